@@ -1,0 +1,49 @@
+# Everything runs in .venv, built from the lock: `make run` for users, `make test` for developers.
+PYTHON ?= python3.11
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+UV := uv -q pip compile --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
+	--no-header --no-emit-index-url pyproject.toml
+
+.PHONY: run test fast ui bench lock clean
+
+run: .venv/run  ## obtain Fashion-MNIST and run the whole pipeline
+	modelpress fetch fashion-mnist
+	modelpress run
+
+test: .venv/test  ## lint, types and all tests
+	ruff check .
+	ruff format --check .
+	mypy
+	pytest
+
+fast: .venv/test  ## the tests that take seconds
+	pytest -m "not slow"
+
+ui: .venv/run  ## the Prefect and MLflow servers, on loopback
+	modelpress ui
+
+bench: .venv/test  ## every benchmark, one after another, on a quiet machine
+	set -e; for script in benchmarks/bench_*.py; do python $$script; done
+
+lock:  ## resolve pyproject.toml anew; needs uv
+	$(UV) --upgrade -o requirements.lock
+	$(UV) --extra test -c requirements.lock -o requirements-test.lock
+
+.venv/run: requirements.lock pyproject.toml
+	$(call install,requirements.lock)
+
+.venv/test: requirements-test.lock pyproject.toml
+	$(call install,requirements-test.lock)
+	touch .venv/run
+
+# --no-deps: the lock is complete, and pip need not resolve it once more.
+define install
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(1)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+endef
+
+clean:  ## what runs have left, but not the data, the cache or the environment
+	rm -rf .modelpress .mypy_cache .ruff_cache .pytest_cache

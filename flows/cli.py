@@ -1,0 +1,218 @@
+"""The command `modelpress`. Nothing heavy is imported before it is needed: `--help` must be quick."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from flows import settings
+from tasks.core.errors import BadInput, StageFailed
+
+FASHION_MNIST = Path("data/raw/fashion-mnist")
+SELECT, REPORT = Path("data/select"), Path("data/report/report.html")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command; exit with 0, 1 (a stage failed), 2 (bad input) or 130 (Ctrl-C)."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.command(args)
+    except BadInput as error:
+        _exit(2, str(error))
+    except StageFailed as error:
+        _exit(1, str(error))
+    except KeyboardInterrupt:
+        _exit(130, "interrupted")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `modelpress params | head`
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" writing {error.filename}" if error.filename else ""
+        _exit(1, f"the disk is full{where}: free some space and run again")
+    sys.exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="modelpress",
+        description="From labelled images to the smallest, fastest model within your accuracy bar.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, command: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    fetch = add("fetch", _fetch, "obtain a public data set")
+    fetch.add_argument("dataset", choices=["fashion-mnist"])
+    init = add("init", _init, "use your own images: a folder with a folder a class, or of IDX files")
+    init.add_argument("path", type=Path)
+    run = add("run", _run, "bring every stage up to date, register the selected model, show the candidates")
+    run.add_argument(
+        "-S", "--set-param", action="append", default=[], metavar="[FILE:]KEY=VALUE",
+        help="change params.yaml first, as dvc exp run -S does; can be repeated",
+    )  # fmt: skip
+    run.add_argument("-f", "--force", action="store_true", help="run every stage, changed or not")
+    run.add_argument(
+        "--retries", type=_count, default=1, metavar="N",
+        help="how often a stage that was killed is tried again (default: %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--timeout", type=float, default=0, metavar="SECONDS", help="end a stage that takes longer"
+    )
+    predict = add("predict", _predict, "labels and probabilities of images, from a selected model")
+    predict.add_argument("model", type=Path, help="model.onnx, with labels.json beside it")
+    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    params = add("params", _params, "every key of params.yaml: its type, default and value")
+    status = add("status", _status, "what would run, and what the last run selected")
+    for sub in (predict, params, status):
+        sub.add_argument("--json", action="store_true", help="print JSON")
+    add("deploy", _deploy, "register the deployments of prefect.yaml, schedules included")
+    ui = add("ui", _ui, "serve Prefect's and MLflow's pages on this machine")
+    for name, port in (("prefect", settings.PREFECT_PORT), ("mlflow", settings.MLFLOW_PORT)):
+        ui.add_argument(f"--{name}-port", type=int, default=port, metavar="PORT", help="default: %(default)s")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more (got {text!r})")
+    return int(text)
+
+
+def _enter() -> Path:
+    """Change to the checkout and set the tools' environment; the checkout."""
+    root = settings.find_root(Path.cwd())
+    os.chdir(root)
+    settings.apply(root)
+    signal.signal(signal.SIGTERM, _terminated)
+    return root
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from tasks.fetch import fetch_fashion_mnist
+
+    _enter()
+    fetch_fashion_mnist(FASHION_MNIST, print)
+
+
+def _init(args: argparse.Namespace) -> None:
+    from flows import overrides
+
+    path = args.path.absolute()
+    root = _enter()
+    if not path.is_dir():
+        raise BadInput(f"{args.path}: no such folder" if not path.exists() else f"{args.path}: not a folder")
+    if not any(path.iterdir()):
+        raise BadInput(f"{args.path}: the folder is empty")
+    source = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    overrides.write(root, {overrides.PARAMS: overrides.with_source(root, source)})
+    print(f"params.yaml: ingest.source is now {source}")
+    print("`modelpress run` packs these images, searches, trains, compresses and reports; other settings are")
+    print("in params.yaml, and `modelpress params` lists them.")
+
+
+def _run(args: argparse.Namespace) -> None:
+    from flows import overrides
+    from flows.lock import only_run
+    from tasks.core.params import load_pipeline
+
+    root = _enter()
+    params, changed = load_pipeline(Path(overrides.PARAMS)), {}
+    if args.set_param:
+        params, changed = overrides.apply(root, args.set_param)
+    _check_source(params.ingest.source)
+    # Errors reach the terminal as one line of ours, and Prefect's UI in full.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    with only_run(root):
+        overrides.write(root, changed)
+        from flows import local
+
+        done = local.run(
+            root, force=args.force, retries=args.retries, timeout_s=args.timeout, watch=sys.stdout.isatty()
+        )
+    from flows import terminal
+
+    print()
+    terminal.print_candidates(SELECT)
+    if REPORT.is_file():
+        print(f"report: {REPORT}")
+    print(f"all runs: make ui (this one: {done.page})")
+    print(done.message)
+
+
+def _check_source(source: str) -> None:
+    path = Path(source)
+    if path.exists():
+        return
+    hint = "modelpress fetch fashion-mnist obtains it" if path == FASHION_MNIST else "modelpress init PATH sets it"
+    raise BadInput(f"params.yaml: ingest.source: {source}: no such file or folder; {hint}")
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from flows.predict import predict
+
+    predict(args.model, args.images, as_json=args.json)
+
+
+def _params(args: argparse.Namespace) -> None:
+    from flows import describe, terminal
+    from tasks.core.params import load_pipeline
+
+    _enter()
+    keys = list(describe.keys(load_pipeline(Path("params.yaml"))))
+    if args.json:
+        terminal.print_json({key.name: {"type": key.type, "default": key.default, "value": key.value} for key in keys})
+        return
+    rows = [[k.name, k.type, "" if k.default is None else str(k.default), str(k.value)] for k in keys]
+    terminal.table(["key", "type", "default", "value"], rows, right=4)
+
+
+def _status(args: argparse.Namespace) -> None:
+    from flows import dag, terminal
+    from tasks.core.files import read_json
+
+    pending = [stage.name for stage in dag.read(_enter()).pending()]
+    metrics = read_json(SELECT / "metrics.json") if (SELECT / "metrics.json").is_file() else None
+    if args.json:
+        terminal.print_json({"pending": pending, "selected": metrics})
+        return
+    print(f"would run: {', '.join(pending)}" if pending else "nothing would run: all stages are up to date")
+    print(f"last selected: {terminal.selected(metrics)}" if metrics else "nothing selected yet")
+
+
+def _deploy(args: argparse.Namespace) -> None:
+    from flows import services
+
+    services.deploy(_enter())
+    print("deployed: `modelpress ui` shows the deployments and names the command that runs them")
+
+
+def _ui(args: argparse.Namespace) -> None:
+    from flows import services
+
+    _enter()
+    services.ui(args.prefect_port, args.mlflow_port)
+
+
+def _terminated(*_: object) -> NoReturn:
+    """SIGTERM unwinds like Ctrl-C: servers and children are ended."""
+    raise SystemExit(143)
+
+
+def _exit(code: int, message: str) -> NoReturn:
+    print(f"modelpress: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

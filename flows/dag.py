@@ -1,0 +1,121 @@
+"""The graph of stages, as DVC sees it; dvc.yaml is the only place where it is written."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.core.errors import BadInput
+
+# Matrix stages write a folder a candidate under these, and later stages depend on the whole of each.
+MATRIX_FOLDERS = (Path("data/prune"), Path("data/quantize"))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A node of the graph.
+
+    Attributes:
+        name: DVC's address of it: `train`, `prune@0.5`, or the path of a .dvc file.
+        after: names of the stages whose outputs it reads.
+        outs: its outputs, relative to the checkout (absolute if they lie outside).
+        changed: whether DVC would run or restore it as things stand, before anything else runs.
+    """
+
+    name: str
+    after: tuple[str, ...]
+    outs: tuple[Path, ...]
+    changed: bool
+
+    @property
+    def tracks_data(self) -> bool:
+        """Whether it is a .dvc file: data under version control, that no command makes."""
+        return self.name.endswith(".dvc")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages in an order in which they can run, and the stale folders that were removed."""
+
+    stages: tuple[Stage, ...]
+    removed: tuple[Path, ...] = ()
+
+    def pending(self) -> list[Stage]:
+        """The stages that DVC has to be asked to run or restore: the changed ones and all after them."""
+        names: set[str] = set()
+        for stage in self.stages:
+            if stage.changed or names.intersection(stage.after):
+                names.add(stage.name)
+        return [stage for stage in self.stages if stage.name in names]
+
+
+def read(root: Path, *, clean: bool = False) -> Plan:
+    """The stages of dvc.yaml and all that they depend on.
+
+    DVC is asked once, in this process, and holds its lock meanwhile.
+
+    Args:
+        root: the checkout.
+        clean: first remove the folders of candidates that are no longer in params.yaml.
+
+    Raises:
+        BadInput: dvc.yaml or params.yaml cannot be read, or this is no DVC repository.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo, lock_repo
+    from dvc.repo.reproduce import get_active_graph, plan_repro
+
+    try:
+        with Repo(str(root)) as repo, lock_repo(repo):
+            graph = get_active_graph(repo.index.graph)
+            steps = plan_repro(graph, list(repo.stage.collect("dvc.yaml")))
+            outs = {step.addressing: _outs(root, step) for step in steps}
+            known = {out for paths in outs.values() for out in paths}
+            removed = _remove_stale(root, known) if clean else ()
+            return Plan(
+                stages=tuple(
+                    Stage(
+                        name=step.addressing,
+                        after=tuple(sorted(s.addressing for s in graph.successors(step))),
+                        outs=outs[step.addressing],
+                        changed=step.changed(),
+                    )
+                    for step in steps
+                ),
+                removed=removed,
+            )
+    except DvcException as error:
+        raise BadInput(one_line(error)) from None
+
+
+def one_line(error: BaseException) -> str:
+    """An error of DVC and what caused it, on one line."""
+    parts: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        text = " ".join(str(current).split())
+        if text and text not in ": ".join(parts):
+            parts.append(text)
+        current = current.__cause__
+    return ": ".join(parts)
+
+
+def _outs(root: Path, step: object) -> tuple[Path, ...]:
+    paths = [Path(out.fs_path) for out in step.outs]  # type: ignore[attr-defined]
+    return tuple(sorted(path.relative_to(root) if path.is_relative_to(root) else path for path in paths))
+
+
+def _remove_stale(root: Path, known: set[Path]) -> tuple[Path, ...]:
+    """Remove what DVC made for a candidate that is in the graph no more: DVC leaves it there, and a stage
+    that depends on the whole folder would take it for a candidate."""
+    stale = [
+        Path(entry.relative_to(root))
+        for folder in MATRIX_FOLDERS
+        if any(out.is_relative_to(folder) and out != folder for out in known)
+        for entry in sorted((root / folder).glob("*"))
+        if entry.is_dir() and not any(out.is_relative_to(entry.relative_to(root)) for out in known)
+    ]
+    for path in stale:
+        shutil.rmtree(root / path)
+    return tuple(stale)

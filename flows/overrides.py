@@ -1,0 +1,75 @@
+"""`-S key=value`: the overrides of `dvc exp run -S`, by DVC's own functions, so that the files end up the
+same to the byte."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.dag import one_line
+from tasks.core.errors import BadInput
+from tasks.core.files import write_text
+from tasks.core.params import Pipeline, parse, read_yaml
+
+PARAMS = "params.yaml"
+
+
+def apply(root: Path, given: Sequence[str]) -> tuple[Pipeline, dict[str, str]]:
+    """What `given` makes of the parameters, and the files that it changes. Nothing is written.
+
+    Args:
+        root: the checkout.
+        given: `key=value`, `+key=value`, `~key`, or `file:key=value` for another file than params.yaml.
+
+    Returns:
+        The parameters as they will be; name (relative to `root`) to new content of each file.
+
+    Raises:
+        BadInput: an override is malformed or names no key, or params.yaml would not be valid with it.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.utils.cli_parse import to_path_overrides
+    from dvc.utils.hydra import apply_overrides, to_hydra_overrides
+    from hydra.errors import HydraException
+
+    params = parse(Pipeline, read_yaml(root / PARAMS), PARAMS)
+    changed: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, overrides in to_path_overrides(given).items():
+            copy = Path(folder) / Path(name).name
+            try:
+                shutil.copyfile(root / name, copy)
+            except OSError as error:
+                raise BadInput(f"-S {name}:{overrides[0]}: {name}: {error.strerror}") from None
+            try:
+                if any(override.is_sweep_override() for override in to_hydra_overrides(overrides)):
+                    raise BadInput(f"-S {' '.join(overrides)}: one value a key: use dvc exp run --queue for several")
+                apply_overrides(copy, overrides)
+            except (DvcException, HydraException) as error:
+                raise BadInput(f"-S {' '.join(overrides)}: {one_line(error)}") from None
+            if name == PARAMS:
+                params = parse(Pipeline, read_yaml(copy), PARAMS)
+            changed[name] = copy.read_text(encoding="utf-8")
+    return params, changed
+
+
+def with_source(root: Path, source: str) -> str:
+    """params.yaml with `ingest.source` set to `source`, comments kept. Raises BadInput."""
+    from dvc.utils.serialize import modify_yaml
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / PARAMS
+        read_yaml(root / PARAMS)  # says clearly what is wrong with it
+        shutil.copyfile(root / PARAMS, copy)
+        with modify_yaml(copy) as content:
+            content.setdefault("ingest", {})["source"] = source
+        parse(Pipeline, read_yaml(copy), PARAMS)
+        return copy.read_text(encoding="utf-8")
+
+
+def write(root: Path, changed: dict[str, str]) -> None:
+    """Write what `apply` gave, each file in one step."""
+    for name, content in changed.items():
+        write_text(root / name, content)

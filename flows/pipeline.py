@@ -1,0 +1,110 @@
+"""The flow: DVC's graph walked by Prefect, one task run a stage.
+
+DVC is the only cache; Prefect caches nothing. What changed is asked once, and DVC is started only for
+the stages that changed and those after them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import get_run_context
+from prefect.states import Completed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import dag, registry, settings, show
+from flows.lock import only_run
+from flows.stage import Children
+from flows.walk import Outcomes, walk
+from tasks.core.params import Pipeline, load_pipeline
+from tasks.core.tracking import Tracker
+
+INGEST, SELECT = Path("data/ingest"), Path("data/select")
+_THREADS = 64  # more than stages that run at once: those are limited by the number of cores
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run knows before it asks Prefect for anything."""
+
+    params: Pipeline
+    plan: dag.Plan
+    tracker: Tracker
+
+
+_prepared: list[Prepared] = []
+
+
+def prepare(root: Path) -> Prepared:
+    """Read the graph and open MLflow for the next run of the flow in this process, for instance while
+    Prefect's server is starting. Hold the run lock. Raises BadInput or StageFailed."""
+    _prepared[:] = [_read(root)]
+    return _prepared[0]
+
+
+@flow(
+    name="modelpress",
+    task_runner=ThreadPoolTaskRunner(max_workers=_THREADS),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def modelpress(force: bool = False, retries: int = 1, timeout_s: float = 0.0) -> State[Outcomes]:
+    """Bring every stage of dvc.yaml up to date, then register what was selected.
+
+    Args:
+        force: run every stage, changed or not.
+        retries: how often a stage that was killed by a signal is tried again.
+        timeout_s: a stage that takes longer is ended and has failed; 0 is never.
+    """
+    root = settings.find_root(Path.cwd())
+    settings.apply(root)
+    with only_run(root):
+        prepared = _prepared.pop() if _prepared else _read(root)
+        run = get_run_context().flow_run  # type: ignore[union-attr]
+        assert run is not None
+        run_id = prepared.tracker.start(run.name, str(run.id))
+        children, ok = Children(), False
+        try:
+            state = _run(root, prepared, run_id, children, force=force, retries=retries, timeout_s=timeout_s)
+            ok = True
+        finally:
+            children.stop()  # on Ctrl-C, a cancellation or a crash, nothing goes on in the background
+            prepared.tracker.end(ok)
+    return state
+
+
+def _read(root: Path) -> Prepared:
+    params = load_pipeline(Path("params.yaml"))
+    tracker = Tracker(root, settings.EXPERIMENT)
+    return Prepared(params, dag.read(root, clean=True), tracker)
+
+
+def _run(
+    root: Path, prepared: Prepared, run_id: str, children: Children, **options: Any
+) -> State[Outcomes]:
+    log = get_run_logger()
+    for path in prepared.plan.removed:
+        log.info("removed %s: no such candidate in params.yaml any more", path)
+    started = time.monotonic()
+    outcomes = walk(prepared.plan, prepared.tracker, children, **options)
+    prepared.tracker.log_summary(root / SELECT, root / INGEST)
+    registered = None
+    if (root / SELECT / "model.onnx").is_file():
+        registered = register(root, prepared.params.registry.name, run_id)
+    show.artifacts(root / SELECT, outcomes, registered, time.monotonic() - started)
+    nothing = all(outcome == "unchanged" for outcome in outcomes.values())
+    message = "Nothing changed: nothing was recomputed." if nothing else show.sentence(outcomes)
+    log.info(message)
+    return Completed(name="Cached" if nothing else "Completed", message=message, data=outcomes)
+
+
+@task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
+def register(root: Path, name: str, run_id: str) -> Any:
+    """Register the selected model; see flows/registry.py. Returns its Registered."""
+    result = registry.register(root / SELECT, root / INGEST, name, run_id)
+    get_run_logger().info(result.sentence)
+    return Completed(name="Completed" if result.changed else "Cached", message=result.sentence, data=result)

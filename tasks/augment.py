@@ -1,0 +1,186 @@
+"""Resolve the augmentation policy: which operations suit these data, with their ranges.
+
+The stage changes no image: training applies the policy to whole batches, on its own device
+(tasks/core/transforms.py). What it leaves behind is the policy and a picture of what it does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from tasks.core.cli import main
+from tasks.core.data import Split, open_dataset
+from tasks.core.errors import BadInput
+from tasks.core.files import write_json
+from tasks.core.params import AugmentParams
+from tasks.core.transforms import BatchAugment
+
+COLUMNS = 8
+TILE = 112  # pixels, the longer side of a picture on the sheet, or just below
+GAP = 6
+LABEL_WIDTH = 150
+INK, FAINT, PAPER = "#1b1b1b", "#6b6b6b", "#ffffff"
+COLOUR_ONLY = ("saturation", "hue")
+
+
+def augment(params: AugmentParams, data: Path, out: Path) -> None:
+    """Write policy.json, contact_sheet.png and metrics.json.
+
+    Args:
+        data: the ingested data set.
+
+    Raises:
+        BadInput: a range does not fit the images.
+    """
+    dataset = open_dataset(data)
+    policy = resolve_policy(params, dataset.image_shape, dataset.channel_mean, dataset.channel_std)
+    write_json(out / "policy.json", policy)
+    contact_sheet(policy, dataset.train).save(out / "contact_sheet.png", optimize=True)
+    write_json(
+        out / "metrics.json", {"operations": len(policy["operations"]), "left_out": len(policy["left_out"])}
+    )
+
+
+def resolve_policy(
+    params: AugmentParams,
+    image_shape: tuple[int, int, int],
+    channel_mean: list[float],
+    channel_std: list[float],
+) -> dict[str, Any]:
+    """What BatchAugment applies: the operations that are on and suit images of `image_shape` (H, W, C).
+
+    Ranges are those at strength 1, lowest and highest. What was asked for but has no effect on such
+    images stands in `left_out`, with the reason.
+
+    Raises:
+        BadInput: the crop is larger than a quarter of the shorter side.
+    """
+    height, width, channels = image_shape
+    most = min(height, width) // 4
+    if params.crop > most:
+        raise BadInput(
+            f"augment.crop: {params.crop} pixels is more than a quarter of the side of images of "
+            f"{height} x {width}: set at most {most}"
+        )
+    asked = _operations(params)
+    left_out = {
+        name: "the images are grey: they have no colour to change"
+        for name in COLOUR_ONLY
+        if name in asked and channels == 1
+    }
+    return {
+        "image_shape": list(image_shape),
+        "channel_mean": channel_mean,
+        "channel_std": channel_std,
+        "operations": {name: ranges for name, ranges in asked.items() if name not in left_out},
+        "left_out": left_out,
+        "seed": params.seed,
+    }
+
+
+def _operations(params: AugmentParams) -> dict[str, dict[str, Any]]:
+    """Every operation that is on, in the order in which they are applied."""
+    every: dict[str, tuple[float, dict[str, Any]]] = {
+        "flip_horizontal": (params.flip_horizontal, {"probability": 0.5}),
+        "flip_vertical": (params.flip_vertical, {"probability": 0.5}),
+        "crop": (params.crop, {"pixels": [-params.crop, params.crop]}),
+        "rotate": (params.rotate, {"degrees": _around(0, params.rotate)}),
+        "scale": (params.scale, {"factor": _around(1, params.scale)}),
+        "translate": (params.translate, {"fraction": _around(0, params.translate)}),
+        "brightness": (params.brightness, {"factor": _around(1, params.brightness)}),
+        "contrast": (params.contrast, {"factor": _around(1, params.contrast)}),
+        "saturation": (params.saturation, {"factor": _around(1, params.saturation)}),
+        "hue": (params.hue, {"turns": _around(0, params.hue)}),
+        # The rectangle's share of the image and its height to width: torchvision's defaults.
+        "erase": (params.erase, {"probability": params.erase, "area": [0.02, 0.33], "aspect": [0.3, 3.3]}),
+        "mixup": (params.mixup, {"alpha": params.mixup}),
+        "cutmix": (params.cutmix, {"alpha": params.cutmix}),
+    }
+    return {name: ranges for name, (amount, ranges) in every.items() if amount}
+
+
+def _around(centre: float, width: float) -> list[float]:
+    return [round(centre - width, 6), round(centre + width, 6)]  # 1.1, not 1.1000000000000001
+
+
+# ---- the contact sheet
+
+
+def contact_sheet(policy: dict[str, Any], train: Split) -> Image.Image:
+    """Eight images as they are, then under each operation alone, then under all together."""
+    images_NHWC, labels_N = _examples(train)
+    operations = policy["operations"]
+    rows = [("original", "", images_NHWC)]
+    for name, ranges in operations.items():
+        alone = {**policy, "operations": {name: ranges}}
+        rows.append((name.replace("_", " "), _words(ranges), _augmented(alone, images_NHWC, labels_N)))
+    if len(operations) > 1:
+        rows.append(("all together", "", _augmented(policy, images_NHWC, labels_N)))
+    return _draw(rows)
+
+
+def _examples(train: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Images evenly spaced over the training set in the order of their classes."""
+    order = np.argsort(train.labels_N, kind="stable")
+    rows = order[np.linspace(0, len(order) - 1, min(COLUMNS, len(order))).astype(int)]
+    return np.asarray(train.images_NHWC[rows]), np.asarray(train.labels_N[rows])
+
+
+def _augmented(
+    policy: dict[str, Any], images_NHWC: npt.NDArray[np.uint8], labels_N: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint8]:
+    x_NCHW, _ = BatchAugment(policy)(
+        torch.from_numpy(images_NHWC),
+        torch.from_numpy(labels_N),
+        torch.Generator().manual_seed(policy["seed"]),
+        int(labels_N.max()) + 1,
+    )
+    unit_NHWC = x_NCHW.permute(0, 2, 3, 1) * torch.tensor(policy["channel_std"]) + torch.tensor(
+        policy["channel_mean"]
+    )
+    return (unit_NHWC * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _words(ranges: dict[str, Any]) -> str:
+    """`degrees -15 to 15`, of the first range."""
+    what, value = next(iter(ranges.items()))
+    return f"{what} {value[0]:g} to {value[1]:g}" if isinstance(value, list) else f"{what} {value:g}"
+
+
+def _draw(rows: list[tuple[str, str, npt.NDArray[np.uint8]]]) -> Image.Image:
+    """Each row is a label, a smaller line under it, and its pictures."""
+    columns, height, width, _ = rows[0][2].shape
+    size = _tile(height, width)
+    pitch_x, pitch_y = size[0] + GAP, size[1] + GAP
+    sheet = Image.new("RGB", (LABEL_WIDTH + columns * pitch_x + GAP, len(rows) * pitch_y + GAP), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    large, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    enlarged = size[0] > width
+    for i, (label, note, images_NHWC) in enumerate(rows):
+        top = GAP + i * pitch_y
+        middle = top + size[1] // 2
+        draw.text((2 * GAP, middle - (9 if note else 0)), label, INK, large, anchor="lm")
+        draw.text((2 * GAP, middle + 9), note, FAINT, small, anchor="lm")
+        for j, image_HWC in enumerate(images_NHWC):
+            picture = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC)
+            # Enlarged in whole blocks: smoothing would hide what the model sees.
+            picture = picture.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX)
+            sheet.paste(picture, (LABEL_WIDTH + j * pitch_x, top))
+    return sheet
+
+
+def _tile(height: int, width: int) -> tuple[int, int]:
+    """Width and height of a picture on the sheet: whole multiples, or reduced to fit."""
+    longer = max(height, width)
+    factor = TILE // longer if longer <= TILE else TILE / longer
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+if __name__ == "__main__":
+    main(augment)

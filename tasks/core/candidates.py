@@ -1,0 +1,149 @@
+"""What evaluate measured of every candidate, as one row each, and the rules that compare the rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.core.errors import BadInput, StageFailed
+from tasks.core.files import read_json
+from tasks.core.params import load_pipeline
+
+DENSE = "dense-fp32"  # the reference: neither pruned nor quantized
+TIMED = {  # the settings of latency.json, in words
+    "b1_t1": "1 image, 1 thread",
+    "b1_tall": "1 image, all threads",
+    "b64_t1": "64 images, 1 thread",
+    "b64_tall": "64 images, all threads",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model. Accuracy is a fraction; the drop, against dense-fp32, is in percentage points and
+    positive when worse, with its 95 % interval; latencies are p50 in ms on one thread."""
+
+    name: str
+    accuracy: float
+    drop_points: float
+    drop_low: float
+    drop_high: float
+    size_bytes: int
+    parameters: int
+    macs: int
+    p50_ms_b1_t1: float
+    p50_ms_b64_t1: float
+
+    def within(self, max_drop_points: float) -> bool:
+        """Whether even the upper end of the interval stays within the bar."""
+        return self.drop_high <= max_drop_points
+
+
+def read_candidates(evaluation: Path) -> dict[str, Candidate]:
+    """The candidates in data/evaluate, by name.
+
+    Raises:
+        BadInput: a file is missing.
+        StageFailed: a figure is missing or no finite number, or dense-fp32 was not evaluated.
+    """
+    accuracy = read_result(evaluation / "accuracy.json")
+    latency = read_result(evaluation / "latency.json")["candidates"]
+    if DENSE not in accuracy:
+        raise StageFailed(
+            f"{evaluation / 'accuracy.json'}: {DENSE}, the reference, is missing: evaluate it too"
+        )
+    return {name: _candidate(name, accuracy[name], latency, evaluation) for name in sorted(accuracy)}
+
+
+def _candidate(name: str, measured: dict[str, Any], latency: dict[str, Any], evaluation: Path) -> Candidate:
+    try:
+        low, high = measured["drop_points_ci95"]
+        timed = latency[name]
+        candidate = Candidate(
+            name=name,
+            accuracy=measured["accuracy"],
+            drop_points=measured["drop_points"],
+            drop_low=low,
+            drop_high=high,
+            size_bytes=measured["size_bytes"],
+            parameters=measured["parameters"],
+            macs=measured["macs"],
+            p50_ms_b1_t1=timed["b1_t1"]["p50_ms"],
+            p50_ms_b64_t1=timed["b64_t1"]["p50_ms"],
+        )
+    except KeyError as error:
+        raise StageFailed(f"{evaluation}: {name}: no {error.args[0]}: run evaluate again") from None
+    for field, value in vars(candidate).items():
+        if field != "name" and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise StageFailed(
+                f"{evaluation}: {name}: {field} is {value}, not a finite number: nothing to compare"
+            )
+    for field in ("p50_ms_b1_t1", "size_bytes"):
+        if getattr(candidate, field) <= 0:
+            raise StageFailed(
+                f"{evaluation}: {name}: {field} must be above 0 (is {getattr(candidate, field)})"
+            )
+    return candidate
+
+
+def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Those that no other one beats in latency and accuracy both, from the fastest to the slowest."""
+    front: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda c: (c.p50_ms_b1_t1, -c.accuracy, c.name)):
+        if not front or candidate.accuracy > front[-1].accuracy:
+            front.append(candidate)
+    return front
+
+
+def read_result(path: Path) -> Any:
+    """The JSON that another stage wrote. Raises BadInput when it is not there, or not whole."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; run the stage {path.parent.name} first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid JSON ({error})") from None
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header; none when the file is absent or empty."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def table_text(rows: list[dict[str, Any]]) -> str:
+    """`rows` (at least one, all with the same keys) as CSV with Unix line ends."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def candidate_folders(candidates: Path, settings: Path) -> dict[str, Path]:
+    """The folder of every candidate that params.yaml asks for, by name; the reference comes first.
+
+    A folder that is no longer asked for (a ratio that was removed, say) is left out, and named.
+
+    Raises:
+        StageFailed: a candidate's model is missing.
+    """
+    asked = load_pipeline(settings)
+    origins = ["dense", *(f"prune-{ratio}" for ratio in asked.prune.ratios)]
+    names = [f"{origin}-{scheme}" for origin in origins for scheme in asked.quantize.schemes]
+    names.sort(key=lambda name: name != DENSE)
+    for name in names:
+        if not (candidates / name / "model.onnx").is_file():
+            raise StageFailed(f"{candidates / name / 'model.onnx'}: no such file: run quantize again")
+    left_out = sorted({folder.name for folder in candidates.iterdir()} - set(names))
+    if left_out:
+        print(f"left out, since params.yaml no longer asks for them: {', '.join(left_out)}", flush=True)
+    return {name: candidates / name for name in names}

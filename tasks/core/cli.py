@@ -1,0 +1,87 @@
+"""A command line from the signature of a stage's function.
+
+    def prune(params: PruneParams, model: Path, data: Path, out: Path) -> None: ...
+    if __name__ == "__main__": main(prune)
+
+gives `python -m tasks.prune --model PATH --data PATH --out PATH [--params params.yaml]`. `params` is
+the section named like the function; `out` appears only when the function has ended well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import inspect
+import os
+import signal
+import sys
+import typing
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tasks.core.errors import BadInput, StageFailed
+from tasks.core.files import staged
+from tasks.core.params import load_section
+
+
+def main(stage: Callable[..., None]) -> None:
+    """Run `stage` from sys.argv; exit with 0, 1 (it failed) or 2 (bad input), without a traceback
+    for what was foreseen."""
+    signal.signal(signal.SIGTERM, _terminated)
+    name = stage.__name__
+    args = _parser(stage).parse_args()
+    given: dict[str, Any] = {k: v for k, v in vars(args).items() if k not in ("params", "best")}
+    try:
+        given["params"] = load_section(name, args.params, getattr(args, "best", None))
+        # Of the ranks that torchrun starts only the first writes.
+        first = os.environ.get("RANK", "0") == "0"
+        with staged(given["out"]) if first else nullcontext(given["out"]) as given["out"]:
+            stage(**given)
+    except BadInput as error:
+        _exit(2, f"{name}: {error}")
+    except StageFailed as error:
+        _exit(1, f"{name}: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" writing {error.filename}" if error.filename else ""
+        _exit(1, f"{name}: the disk is full{where}: free some space and run again")
+
+
+def _parser(stage: Callable[..., None]) -> argparse.ArgumentParser:
+    doc = (inspect.getdoc(stage) or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog=f"python -m tasks.{stage.__name__}", description=doc)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    hints = typing.get_type_hints(stage)
+    for name, parameter in inspect.signature(stage).parameters.items():
+        if name == "params":
+            continue
+        optional = parameter.default is not parameter.empty
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=_reader(hints[name]),
+            required=not optional,
+            default=parameter.default if optional else None,
+        )
+    if stage.__name__ == "train":
+        parser.add_argument("--best", type=Path, help="best.yaml of tune, laid over the section")
+    return parser
+
+
+def _reader(hint: Any) -> Callable[[str], Any]:
+    for kind in (hint, *typing.get_args(hint)):
+        if kind in (Path, str, int, float):
+            return typing.cast(Callable[[str], Any], kind)
+    raise TypeError(f"no command line for {hint}")
+
+
+def _terminated(*_: object) -> NoReturn:
+    """SIGTERM unwinds like Ctrl-C, so that nothing half-written stays."""
+    raise SystemExit(143)
+
+
+def _exit(code: int, message: str) -> NoReturn:
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(code)

@@ -1,0 +1,92 @@
+"""The packed data set that `ingest` writes, opened without reading it: arrays are memory-mapped.
+
+Shapes: N images, H high, W wide, C channels (1 grey, 3 RGB).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.errors import BadInput
+from tasks.core.files import read_json
+
+
+@dataclass(frozen=True)
+class Split:
+    """One of train, val and test. Read-only; a slice copies only what it touches."""
+
+    images_NHWC: npt.NDArray[np.uint8]
+    labels_N: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The three splits and what is known of them all.
+
+    Labels index `classes`. `image_shape` is (H, W, C); `channel_mean` and `channel_std` are of the
+    training images, one number a channel, with pixels in 0..1. `digest` is a SHA-256 over the arrays.
+    """
+
+    classes: list[str]
+    image_shape: tuple[int, int, int]
+    channel_mean: list[float]
+    channel_std: list[float]
+    digest: str
+    train: Split
+    val: Split
+    test: Split
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """The data set in `folder`.
+
+    Raises:
+        BadInput: a file is missing, or is not what `ingest` writes.
+    """
+    try:
+        about = read_json(folder / "dataset.json")
+        height, width, channels = about["image_shape"]
+        shape = (height, width, channels)
+        splits = {name: _open_split(folder, name, shape) for name in ("train", "val", "test")}
+        return Dataset(
+            classes=about["classes"],
+            image_shape=shape,
+            channel_mean=about["channel_mean"],
+            channel_std=about["channel_std"],
+            digest=about["digest"],
+            **splits,
+        )
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{folder / 'dataset.json'}: not a description of a data set ({error})") from None
+    except FileNotFoundError as error:
+        raise BadInput(f"{error.filename}: no such file; run the stage ingest first") from None
+
+
+def _open_split(folder: Path, name: str, shape: tuple[int, int, int]) -> Split:
+    images_NHWC = _open_array(folder / f"{name}_images.npy", np.uint8)
+    labels_N = _open_array(folder / f"{name}_labels.npy", np.int64)
+    if images_NHWC.shape != (len(labels_N), *shape):
+        raise BadInput(
+            f"{folder / name}_images.npy: shape {images_NHWC.shape} does not fit {len(labels_N)} labels "
+            f"of images {shape}; run the stage ingest again"
+        )
+    return Split(images_NHWC, labels_N)
+
+
+def _open_array(path: Path, kind: type[np.generic]) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise BadInput(f"{path}: not a whole NumPy array ({error}); run the stage ingest again") from None
+    if array.dtype != kind:
+        raise BadInput(f"{path}: holds {array.dtype}, not {np.dtype(kind)}; run the stage ingest again")
+    return array

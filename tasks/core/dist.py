@@ -1,0 +1,69 @@
+"""Where this process stands among its ranks: read from torchrun's environment, never from params.
+
+Started without torchrun, a stage is rank 0 of 1. Gloo joins CPUs, NCCL joins GPUs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from tasks.core.errors import BadInput
+
+# Gloo notices a dead peer only when a collective times out; its default is half an hour.
+TIMEOUT = timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's rank, how many there are, and the device it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this rank writes the files and speaks."""
+        return self.rank == 0
+
+
+def thread_count() -> int:
+    """Threads for one rank: the cores that this process may use, shared among the ranks of the host.
+
+    Weights are equal to the bit only at the same count, so it is set, not left to chance.
+    """
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, len(os.sched_getaffinity(0)) // local)
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    """Join the other ranks for the length of the block; computing is deterministic within."""
+    rank = int(os.environ.get("RANK", "0"))
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    torch.set_num_threads(thread_count())
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    if size > 1:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield World(rank, size, device)
+    finally:
+        if size > 1:
+            distributed.destroy_process_group()
+
+
+def check_divides(batch_size: int, world_size: int) -> None:
+    """Raises BadInput when the ranks cannot have equal parts of the global batch."""
+    if batch_size % world_size:
+        raise BadInput(
+            f"train.batch_size ({batch_size}) is global and must be a multiple of the {world_size} ranks"
+        )

@@ -1,0 +1,281 @@
+"""The parameters of every stage: a frozen pydantic model a section of params.yaml.
+
+A wrong key, type or range is one clear line that names the section and the key, before any work
+starts. Nothing here says where or on how many machines a stage runs: that is the environment's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks.core.errors import BadInput
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+Arch = Literal["resnet_small", "mobilenet_v3_small", "efficientnet_b0", "resnet18"]
+Scheme = Literal["fp32", "int8"]
+
+
+class Params(BaseModel):
+    """What all sections share: immutable, and no key that is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class IngestParams(Params):
+    """Where the data are and how they become packed arrays."""
+
+    source: str = Field(min_length=1)
+    size: Literal["auto"] | Annotated[int, Field(ge=8, le=512)] = "auto"
+    channels: Literal["auto", "grey", "rgb"] = "auto"
+    val_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    test_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
+    min_per_class: Annotated[int, Field(ge=3)] = 10
+    max_megapixels: Positive = 50.0
+    seed: int = 0
+
+
+class AugmentParams(Params):
+    """Ranges at strength 1; `train.augment_strength` scales them all."""
+
+    flip_horizontal: bool = True
+    flip_vertical: bool = False
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, either way
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0  # zoom drawn from [1 - scale, 1 + scale]
+    translate: Annotated[float, Field(ge=0, lt=1)] = 0.0  # fraction of the side, either way
+    crop: Annotated[int, Field(ge=0, le=64)] = 2  # pixels of padding before a random crop
+    brightness: Fraction = 0.0
+    contrast: Fraction = 0.0
+    saturation: Fraction = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    erase: Fraction = 0.0  # probability that a random rectangle is filled with the mean
+    mixup: NonNegative = 0.0  # alpha of the Beta distribution; 0 is off
+    cutmix: NonNegative = 0.0
+    seed: int = 0
+
+
+class FloatSpace(Params):
+    """A real interval, searched on a log scale when `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FloatSpace:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError("a log scale needs low > 0")
+        return self
+
+
+class ChoiceSpace(Params):
+    """One of a list of values."""
+
+    choices: Annotated[list[str | int | float | bool], Field(min_length=1)]
+
+
+class TuneParams(Params):
+    """Bayesian search (TPE) with Hyperband over `space`; the keys of `space` are those of train."""
+
+    trials: Annotated[int, Field(ge=0)] = 12  # 0: no search, train keeps its own values
+    epochs: Count = 3  # a trial's full length
+    reduction_factor: Annotated[int, Field(ge=2)] = 3  # Hyperband keeps one in so many
+    parallel: Annotated[int, Field(ge=1, le=256)] = 2  # trials side by side, a thread each
+    startup_trials: Count = 5  # random ones, before TPE has something to learn from
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
+    space: dict[str, FloatSpace | ChoiceSpace] = Field(default_factory=dict)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _space_names_train(self) -> TuneParams:
+        unknown = sorted(set(self.space) - set(TrainParams.model_fields))
+        if unknown:
+            raise ValueError(f"space: {', '.join(unknown)} is not a key of train")
+        if self.trials and not self.space:
+            raise ValueError("space is empty: name what to search, or set trials to 0")
+        return self
+
+
+class TrainParams(Params):
+    """The dense model and how it is trained; `batch_size` is global, whatever the ranks."""
+
+    arch: Arch = "resnet_small"
+    width: Annotated[int, Field(ge=8, le=256)] = 32  # channels of resnet_small's first stage
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    epochs: Count = 10
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = 0.1  # at the peak, for `batch_size` images a step
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 5e-4
+    schedule: Literal["cosine", "step", "exponential", "constant"] = "cosine"
+    warmup_epochs: NonNegative = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: no averaging of weights
+    augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
+    early_stopping: Annotated[int, Field(ge=0)] = 0  # epochs without a better loss; 0: off
+    seed: int = 0
+
+
+class PruneParams(Params):
+    """Structured pruning and the recovery by distillation from the dense model."""
+
+    ratios: Annotated[list[Ratio], Field(min_length=1)] = [0.5]  # of the channels, removed
+    criterion: Literal["l1", "l2", "bn_scale", "random"] = "l2"
+    scope: Literal["uniform", "global"] = "uniform"
+    steps: Count = 3  # iterations of prune and train
+    round_to: Annotated[int, Field(ge=1, le=64)] = 8
+    epochs: Count = 6  # in all: one after each step, the rest after the last
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    lr: Positive = 0.05
+    temperature: Positive = 4.0
+    distill_weight: Fraction = 0.9  # share of the loss that is the teacher's
+    augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _ratios_differ(self) -> PruneParams:
+        if len(set(self.ratios)) != len(self.ratios):
+            raise ValueError("ratios: the same ratio stands twice")
+        if self.steps > self.epochs:
+            raise ValueError(f"steps ({self.steps}) must not exceed epochs ({self.epochs})")
+        return self
+
+
+class QuantizeParams(Params):
+    """ONNX export and, for int8, static quantization with a calibration set."""
+
+    schemes: Annotated[list[Scheme], Field(min_length=1)] = ["fp32", "int8"]
+    calibrator: Literal["minmax", "entropy", "percentile"] = "minmax"
+    calibration_images: Annotated[int, Field(ge=16, le=10_000)] = 512
+    per_channel: bool = True
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _has_reference(self) -> QuantizeParams:
+        if "fp32" not in self.schemes:
+            raise ValueError("schemes: fp32 is missing; the others are compared with it")
+        if len(set(self.schemes)) != len(self.schemes):
+            raise ValueError("schemes: the same scheme stands twice")
+        return self
+
+
+class EvaluateParams(Params):
+    """What is measured, and how often."""
+
+    repeats: Annotated[int, Field(ge=10)] = 300  # timed runs at batch 1, a candidate and thread count
+    bootstrap: Annotated[int, Field(ge=100)] = 10_000
+    calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
+    seed: int = 0
+
+
+class SelectParams(Params):
+    """The bar: what counts as good enough, and what is best among those."""
+
+    objective: Literal["fastest", "smallest"] = "fastest"
+    max_drop_points: NonNegative = 1.0  # accuracy, at the upper end of the 95 % interval
+
+
+class ReportParams(Params):
+    """The page's heading, and how many mistakes it shows."""
+
+    title: str = "modelpress"
+    mistakes: Annotated[int, Field(ge=0, le=200)] = 24
+
+
+class RegistryParams(Params):
+    """What the flow does with the selected model; no stage reads this."""
+
+    name: str = Field(default="modelpress", min_length=1, pattern=r"^[^/:.%\"']+$")
+
+
+class Pipeline(Params):
+    """params.yaml as a whole."""
+
+    ingest: IngestParams
+    augment: AugmentParams = AugmentParams()
+    tune: TuneParams = TuneParams(trials=0)
+    train: TrainParams = TrainParams()
+    prune: PruneParams = PruneParams()
+    quantize: QuantizeParams = QuantizeParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    select: SelectParams = SelectParams()
+    report: ReportParams = ReportParams()
+    registry: RegistryParams = RegistryParams()
+
+
+P = TypeVar("P", bound=Params)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping. Raises BadInput naming the file (and line) if it is not one."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: must hold a mapping, not a {type(content).__name__}")
+    return content
+
+
+def parse(model: type[P], values: object, where: str) -> P:
+    """`values` as a `model`. Raises BadInput with one line a wrong key, after `where`."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(
+            "; ".join(
+                f"{where}{'.'.join(['', *map(str, e['loc'])]) if e['loc'] else ''}: "
+                f"{_explain(e['type'], e['msg'])} (got {_short(e['input'])})"
+                for e in error.errors(include_url=False)
+            )
+        ) from None
+
+
+def _explain(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown key"
+    return message.removeprefix("Value error, ")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def load_section(section: str, path: Path, best: Path | None = None) -> Any:
+    """One section of params.yaml, with the values that tuning found laid over it.
+
+    Args:
+        section: its name, the stage's.
+        path: params.yaml.
+        best: best.yaml of the tune stage, keys of `train` only.
+
+    Raises:
+        BadInput: a key is unknown, or a value is ill-typed or out of range.
+    """
+    model = Pipeline.model_fields[section].annotation
+    assert isinstance(model, type) and issubclass(model, Params)
+    values = read_yaml(path).get(section) or {}
+    if best is not None:
+        values = {**values, **read_yaml(best)}
+    return parse(model, values, f"{path}: {section}")
+
+
+def load_pipeline(path: Path) -> Pipeline:
+    """All of params.yaml. Raises BadInput."""
+    return parse(Pipeline, read_yaml(path), f"{path}: ")

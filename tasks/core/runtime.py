@@ -1,0 +1,112 @@
+"""ONNX Runtime: sessions, predictions, and how long they take. No torch here.
+
+image_NHWC: uint8 [N, H, W, C]; logits_NK: float32.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import resource
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from tasks.core.errors import BadInput
+
+EVAL_BATCH = 500
+BLOCK = 20  # timed runs in a row before the next candidate has its turn
+WARMUP = 3  # runs at the start of a block that are not counted: the caches are another's
+ISA_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+
+
+def session(model: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A CPU session with `threads` threads. Raises BadInput if `model` is no ONNX model."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            model.read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
+    except OSError as error:
+        raise BadInput(f"{model}: {(error.strerror or 'cannot be read').lower()}") from None
+    except Exception as error:  # ONNX Runtime's own exceptions share no narrower base
+        raise BadInput(f"{model}: not a model for ONNX Runtime: {' '.join(str(error).split())[:200]}") from None
+
+
+def predict(run: onnxruntime.InferenceSession, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """logits_NK of all images, a few hundred at a time."""
+    logits = [
+        run.run(None, {"image": np.ascontiguousarray(images_NHWC[i : i + EVAL_BATCH])})[0]
+        for i in range(0, len(images_NHWC), EVAL_BATCH)
+    ]
+    return np.concatenate(logits)
+
+
+def latencies(
+    models: Mapping[str, Path], images_NHWC: NDArray[np.uint8], batch: int, threads: int, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Latency of each model, in ms a batch: p50, p95 and p99 over `repeats` runs.
+
+    The models take turns in blocks, in an order that rotates, so that whatever slows the machine
+    for a while slows them all alike; the first runs of a block only warm the caches.
+    """
+    sessions = {name: session(path, threads) for name, path in models.items()}
+    image = np.ascontiguousarray(images_NHWC[:batch])
+    times: dict[str, list[float]] = {name: [] for name in models}
+    order = list(sessions)
+    while len(times[order[0]]) < repeats:
+        order = order[1:] + order[:1]
+        for name in order:
+            run = sessions[name]
+            for i in range(WARMUP + min(BLOCK, repeats)):
+                start = time.perf_counter()
+                run.run(None, {"image": image})
+                if i >= WARMUP:
+                    times[name].append(time.perf_counter() - start)
+    return {name: _percentiles(seconds) for name, seconds in times.items()}
+
+
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    p50, p95, p99 = np.percentile(np.asarray(seconds) * 1e3, [50, 95, 99])
+    return {"p50_ms": round(p50, 5), "p95_ms": round(p95, 5), "p99_ms": round(p99, 5)}
+
+
+def peak_memory_mb(model: Path, images_NHWC: NDArray[np.uint8]) -> float:
+    """Peak resident memory of a fresh process that loads `model` and runs it once, in MB."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return float(pool.apply(_load_and_run, (model, np.ascontiguousarray(images_NHWC))))
+
+
+def _load_and_run(model: Path, images_NHWC: NDArray[np.uint8]) -> float:
+    session(model, 1).run(None, {"image": images_NHWC})
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def fingerprint() -> dict[str, Any]:
+    """The machine that latencies were measured on, without its name."""
+    flags: set[str] = set()
+    model = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("flags", "Features"):
+                flags |= set(value.split())
+            elif key.strip() == "model name":
+                model = value.strip()
+    return {
+        "cpu_model": model,
+        "isa": [flag for flag in ISA_FLAGS if flag in flags],
+        "threads": len(os.sched_getaffinity(0)),
+        "onnxruntime": onnxruntime.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,57 @@
+"""What the test set can prove: paired intervals and calibration.
+
+N: test images, K: classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def drop_interval(
+    reference_N: NDArray[np.bool_], candidate_N: NDArray[np.bool_], resamples: int, seed: int
+) -> tuple[float, float]:
+    """95 % interval of the accuracy that `candidate` loses to `reference`, in points.
+
+    The paired percentile bootstrap (Efron & Tibshirani 1993, chapter 13). A resample of the test
+    images matters only through how many of them the reference alone, the candidate alone and both
+    or neither got right, and these counts are multinomial: drawing them is the same bootstrap at a
+    thousandth of the cost.
+
+    Args:
+        reference_N: whether the reference is right about each image.
+        candidate_N: the same of the candidate, in the same order.
+        resamples: number of bootstrap samples.
+        seed: of the draws.
+    """
+    n = len(reference_N)
+    lost = int((reference_N & ~candidate_N).sum())
+    gained = int((candidate_N & ~reference_N).sum())
+    shares = [lost / n, gained / n, (n - lost - gained) / n]
+    counts = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
+    drops = (counts[:, 0] - counts[:, 1]) / n * 100
+    low, high = np.percentile(drops, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def calibration_error(
+    probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64], bins: int
+) -> float:
+    """Expected calibration error: the mean gap between confidence and accuracy, weighted by how many
+    images stand in each of `bins` equally wide bins of confidence.
+
+    Naeini, Cooper, Hauskrecht 2015; Guo et al. 2017, arXiv:1706.04599.
+    """
+    confidence_N = probabilities_NK.max(1)
+    right_N = probabilities_NK.argmax(1) == labels_N
+    bin_N = np.minimum((confidence_N * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(bin_N, confidence_N - right_N, bins)
+    return float(np.abs(gaps).sum() / len(labels_N))
+
+
+def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities from logits, in float64."""
+    shifted = logits_NK.astype(np.float64) - logits_NK.max(1, keepdims=True)
+    exponents = np.exp(shifted)
+    return np.asarray(exponents / exponents.sum(1, keepdims=True))

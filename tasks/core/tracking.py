@@ -1,0 +1,307 @@
+"""The mirror of a pipeline run in MLflow. The files under data/ are the truth; nothing is read back.
+
+One parent run a pipeline run, a child a stage, a grandchild a trial of tune. A stage that DVC did not
+have to run gets a child too, whose tag `modelpress.made_by` is the id of the run that made its outputs.
+Parameters come from dvc.lock alone; the environment is never logged.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import math
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+from tasks.core.errors import StageFailed
+from tasks.core.files import read_json
+
+log = logging.getLogger(__name__)
+
+SAMPLING_S = 5  # of CPU, memory, disk and network, while a stage runs
+_METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100  # MLflow's limits
+_FORBIDDEN = re.compile(r"[^\w\-. :/]")
+_TRIAL_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}  # FAILED otherwise
+T = TypeVar("T")
+
+
+@dataclass
+class _StageRun:
+    run_id: str
+    monitor: SystemMetricsMonitor
+
+
+class Tracker:
+    """Mirrors one pipeline run. Safe to call from several threads.
+
+    Once the parent run exists, a failure of MLflow is a warning in the log, not one of the pipeline.
+    """
+
+    def __init__(self, root: Path, experiment: str) -> None:
+        """Open the store at MLFLOW_TRACKING_URI, creating database and experiment if there are none:
+        once, before anything runs in parallel.
+
+        Raises:
+            StageFailed: it cannot be opened.
+        """
+        self._root, self._lock = root, threading.Lock()
+        self._stages: dict[str, _StageRun] = {}
+        self._parent = ""
+        try:
+            self._client = MlflowClient()
+            found = self._client.get_experiment_by_name(experiment)
+            self._experiment = found.experiment_id if found else self._client.create_experiment(experiment)
+        except MlflowException as error:
+            raise StageFailed(f"MLflow's store cannot be opened: {' '.join(str(error).split())}") from None
+
+    def start(self, flow_run_name: str, flow_run_id: str) -> str:
+        """Create the parent run; its id. Raises StageFailed."""
+        tags = {"modelpress.kind": "pipeline", "prefect.flow_run_id": flow_run_id, **_git(self._root)}
+        try:
+            run = self._client.create_run(self._experiment, run_name=flow_run_name, tags=tags)
+        except MlflowException as error:
+            raise StageFailed(f"MLflow's store refuses a run: {' '.join(str(error).split())}") from None
+        self._parent = run.info.run_id
+        return self._parent
+
+    def stage_started(self, stage: str) -> None:
+        """A child run for `stage`, with the machine's metrics from now on."""
+        with self._mirroring(stage):
+            run_id = self._create(stage, self._parent, {"modelpress.kind": "stage"})
+            monitor = SystemMetricsMonitor(run_id, sampling_interval=SAMPLING_S)
+            monitor.start()
+            self._stages[stage] = _StageRun(run_id, monitor)
+
+    def stage_ended(self, stage: str, outcome: str, folder: Path | None) -> None:
+        """Close the child run of `stage`.
+
+        Args:
+            stage: its name; a child run is created if it was never started.
+            outcome: `ran`, `restored`, `unchanged` or `failed`.
+            folder: what it wrote; metrics.json, history.csv and trials.csv in it are logged if it `ran`.
+        """
+        with self._mirroring(stage):
+            open_run = self._stages.pop(stage, None)
+            if open_run is not None:
+                _finish(open_run.monitor)
+            entry = _lock_entry(self._root, stage)
+            key = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+            tags = {"modelpress.kind": "stage", "modelpress.outcome": outcome}
+            if outcome != "failed":
+                tags["modelpress.key"] = key
+            if outcome in ("restored", "unchanged"):
+                tags["modelpress.made_by"] = self._maker(key)
+            if open_run is None:
+                run_id = self._create(stage, self._parent, tags)
+            else:
+                run_id = open_run.run_id
+                self._log(run_id, tags=tags)
+            if outcome == "ran":
+                self._log(run_id, params=_flatten(_lock_params(entry)))
+                if folder is not None:
+                    self._log_folder(run_id, folder)
+            self._client.set_terminated(run_id, "FAILED" if outcome == "failed" else "FINISHED")
+
+    def log_summary(self, folder: Path, data: Path) -> None:
+        """The selected model's numbers (`folder`/metrics.json) and the data set (`data`/dataset.json) on the
+        parent run."""
+        with self._mirroring("summary"):
+            metrics = folder / "metrics.json"
+            if metrics.is_file():
+                self._log_metrics(self._parent, metrics)
+            if (data / "dataset.json").is_file():
+                self._client.log_inputs(self._parent, datasets=[_dataset(data)])
+
+    def end(self, ok: bool) -> None:
+        """Close the parent run, and children that were left open, as FINISHED or FAILED."""
+        with self._mirroring("run"):
+            for left in self._stages.values():
+                _finish(left.monitor)
+                self._client.set_terminated(left.run_id, "KILLED")
+            self._stages.clear()
+            lock = self._root / "dvc.lock"
+            if lock.is_file():
+                digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+                self._client.set_tag(self._parent, "modelpress.dvc_lock", digest)
+            self._client.set_terminated(self._parent, "FINISHED" if ok else "FAILED")
+
+    @contextmanager
+    def _mirroring(self, what: str) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except MlflowException as error:
+                log.warning("%s is not mirrored to MLflow: %s", what, " ".join(str(error).split()))
+
+    def _create(self, name: str, parent: str, tags: Mapping[str, str]) -> str:
+        tags = {**tags, "mlflow.parentRunId": parent}
+        run = self._client.create_run(self._experiment, run_name=name, tags=tags)
+        return str(run.info.run_id)
+
+    def _maker(self, key: str) -> str:
+        """The run that made the outputs described by `key`; `unknown` if it was made without MLflow, as
+        by a plain `dvc repro`."""
+        runs = self._client.search_runs(
+            [self._experiment],
+            f"tags.`modelpress.key` = '{key}' and tags.`modelpress.outcome` = 'ran'",
+            max_results=1,
+            order_by=["attributes.start_time DESC"],
+        )
+        return str(runs[0].info.run_id) if runs else "unknown"
+
+    def _log(
+        self,
+        run_id: str,
+        metrics: list[Metric] | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        for some in _batches(metrics or [], _METRICS_A_BATCH):
+            self._client.log_batch(run_id, metrics=some)
+        for pairs in _batches((params or {}).items(), _PARAMS_A_BATCH):
+            self._client.log_batch(run_id, params=[Param(_clean(k), str(v)) for k, v in pairs])
+        if tags:
+            self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+
+    def _log_folder(self, run_id: str, folder: Path) -> None:
+        if (folder / "metrics.json").is_file():
+            self._log_metrics(run_id, folder / "metrics.json")
+        if (folder / "trials.csv").is_file():
+            for trial in _rows(folder / "trials.csv"):
+                self._log_trial(run_id, trial)
+        elif (folder / "history.csv").is_file():
+            self._log(run_id, metrics=_curves(folder / "history.csv"))
+        if (folder / "dataset.json").is_file():
+            self._client.log_inputs(run_id, datasets=[_dataset(folder)])
+
+    def _log_metrics(self, run_id: str, path: Path) -> None:
+        now = int(time.time() * 1000)
+        numbers = {k: _number(v) for k, v in _flatten(read_json(path)).items()}
+        self._log(run_id, [Metric(_clean(k), v, now, 0) for k, v in numbers.items() if v is not None])
+
+    def _log_trial(self, tune_run: str, trial: Mapping[str, str]) -> None:
+        fields = dict(trial)
+        number, state = fields.pop("number"), fields.pop("state")
+        now = int(time.time() * 1000)
+        measured = {k: _number(fields.pop(k, "")) for k in ("value", "epochs")}
+        run_id = self._create(f"trial {number}", tune_run, {"modelpress.kind": "trial", "optuna.state": state})
+        self._log(
+            run_id,
+            [Metric(k, v, now, 0) for k, v in measured.items() if v is not None],
+            {k: v for k, v in fields.items() if v},
+        )
+        self._client.set_terminated(run_id, _TRIAL_STATUS.get(state, "FAILED"))
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    whole = list(items)
+    return (whole[start : start + size] for start in range(0, len(whole), size))
+
+
+def _finish(monitor: SystemMetricsMonitor) -> None:
+    """Stop sampling; the last sample is logged even if the stage was shorter than the interval."""
+    monitor.finish()
+    monitor.publish_metrics(monitor.aggregate_metrics())
+    monitor.mlflow_logger.flush()
+
+
+def _lock_entry(root: Path, stage: str) -> dict[str, Any]:
+    lock = root / "dvc.lock"
+    if not lock.is_file():
+        return {}
+    content = yaml.load(lock.read_bytes(), Loader=yaml.CSafeLoader)
+    entry = (content.get("stages") or {}).get(stage) or {}
+    return dict(entry)
+
+
+def _lock_params(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a stage as dvc.lock holds them, files put together: `train.lr` of params.yaml
+    and, where a stage reads another file such as best.yaml, that one's keys as they are."""
+    merged: dict[str, Any] = {}
+    for values in (entry.get("params") or {}).values():
+        merged.update(values)
+    return merged
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}, "c": [2, 3]} as {"a.b": 1, "c.0": 2, "c.1": 3}."""
+    if isinstance(value, dict):
+        items = [(str(k), v) for k, v in value.items()]
+    elif isinstance(value, list):
+        items = [(str(i), v) for i, v in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {k: v for name, v in items for k, v in _flatten(v, f"{prefix}.{name}" if prefix else name).items()}
+
+
+def _clean(name: str) -> str:
+    return _FORBIDDEN.sub("_", name)
+
+
+def _number(value: Any) -> float | None:
+    """`value` as a finite float, or None if it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _curves(path: Path) -> list[Metric]:
+    """history.csv as curves over its rows, counted from 1: epochs start again where pruning does."""
+    now = int(time.time() * 1000)
+    return [
+        Metric(f"history/{_clean(name)}", number, now, step)
+        for step, row in enumerate(_rows(path), 1)
+        for name, value in row.items()
+        if name not in ("epoch", "step") and (number := _number(value)) is not None
+    ]
+
+
+def _dataset(folder: Path) -> DatasetInput:
+    content = read_json(folder / "dataset.json")
+    counts = {split: sum(classes.values()) for split, classes in content["counts"].items()}
+    dataset = Dataset(
+        name=Path(content["source"]).name,
+        digest=content["digest"][:32],  # MLflow takes 36 characters
+        source_type="local",
+        source=json.dumps({"uri": content["source"]}),
+        schema=json.dumps({"image_shape": content["image_shape"], "classes": content["classes"]}),
+        profile=json.dumps({**counts, "digest": content["digest"]}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _git(root: Path) -> dict[str, str]:
+    """Commit, and whether tracked files differ from it; nothing outside a repository or before the first
+    commit."""
+
+    def git(*words: str) -> str | None:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    dirty = git("status", "--porcelain", "--untracked-files=no")
+    return {"mlflow.source.git.commit": commit, "modelpress.git_dirty": "true" if dirty else "false"}

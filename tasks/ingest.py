@@ -1,0 +1,179 @@
+"""Raw images -> packed arrays, checked.
+
+An image folder is read twice: its headers, to settle one size and kind for all, then its pixels, by one
+process a CPU, into a file of rows. From there (or from IDX files as they are) the rows are copied to the
+arrays of their splits. Memory holds some bytes an image and some megabytes of pixels, never the set.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core import packing
+from tasks.core.cli import main
+from tasks.core.errors import BadInput
+from tasks.core.files import write_json
+from tasks.core.params import IngestParams
+from tasks.core.samples import RULES, Paced, Samples, read_samples
+from tasks.core.sources import OPEN, SPLITS, TEST, TRAIN, VAL
+
+EXAMPLES = 20  # pairs of duplicates that the report names
+SIZES = 20  # and sizes
+
+Counts = dict[str, dict[str, int]]
+
+
+def ingest(params: IngestParams, source: Path, out: Path) -> None:
+    """Pack a folder of images or IDX files into memory-mapped arrays, with a manifest and a report.
+
+    Raises:
+        BadInput: `source` is missing, empty, of one class only, or a class is too small.
+        StageFailed: a decoding process was killed.
+        OSError: the disk is full.
+    """
+    scratch = out / "rows.partial"
+    samples = read_samples(params, source, scratch)
+    kept_N = packing.mark_duplicates(samples.digests_N, samples.labels_N, samples.places_N)
+    for row in np.flatnonzero(samples.places_N < packing.UNUSABLE):
+        samples.left_out.add(samples.name(row), packing.REASONS[int(samples.places_N[row])])
+    _check_sizes(samples, params.min_per_class, source)
+    _draw_splits(samples, params)
+    counts = _counts(samples)
+    _check_train(samples, counts, source)
+    with Paced("pack", len(samples.places_N)) as paced:
+        packed = packing.write_arrays(samples.rows, samples.labels_N, samples.places_N, out, paced.step)
+    scratch.unlink(missing_ok=True)
+    _write_manifest(samples, out / "manifest.csv")
+    shared = {"counts": counts, "channel_mean": packed.channel_mean, "channel_std": packed.channel_std}
+    dataset = {
+        "classes": samples.classes,
+        "image_shape": samples.rows.shape,
+        "source": params.source,
+        "digest": packed.digest,
+    }
+    write_json(out / "dataset.json", {**dataset, **shared})
+    write_json(out / "report.json", {**_report(samples, kept_N, counts), **shared})
+    write_json(out / "metrics.json", _metrics(samples, counts))
+
+
+def _check_sizes(samples: Samples, least: int, source: Path) -> None:
+    kept = np.bincount(samples.labels_N[samples.places_N >= OPEN], minlength=len(samples.classes))
+    small = [f"{name} ({n})" for name, n in zip(samples.classes, kept, strict=True) if n < least]
+    if small:
+        left_out = f"; left out: {samples.left_out}" if samples.left_out.counts else ""
+        raise BadInput(
+            f"{source}: fewer than ingest.min_per_class ({least}) images in {_some(small)}{left_out}"
+        )
+
+
+def _check_train(samples: Samples, counts: Counts, source: Path) -> None:
+    """Nothing can be learnt of a class without training images; measured without test ones, it can't."""
+    untrained = [name for name, n in counts["train"].items() if n == 0]
+    if untrained:
+        raise BadInput(f"{source}: no training images of {_some(untrained)}, only for val or test")
+    for split in ("val", "test"):
+        absent = [name for name, n in counts[split].items() if n == 0]
+        if absent:
+            samples.warnings.append(f"no {split} images of {_some(absent)}")
+
+
+def _draw_splits(samples: Samples, params: IngestParams) -> None:
+    """Draw what was not given: from images in no split, or from those of train."""
+    places_N = samples.places_N
+    fractions = {TEST: params.test_fraction, VAL: params.val_fraction}
+    missing = {split: fraction for split, fraction in fractions.items() if split not in places_N}
+    if missing:
+        places_N[places_N == TRAIN] = OPEN
+    packing.draw_splits(samples.digests_N, samples.labels_N, places_N, missing, params.seed)
+    samples.rules.extend(
+        f"{SPLITS[split]} was not given: {fraction:g} of {'train' if len(missing) == 1 else 'all'}, drawn."
+        for split, fraction in missing.items()
+    )
+
+
+def _counts(samples: Samples) -> Counts:
+    return {
+        name: {
+            label: int(n)
+            for label, n in zip(
+                samples.classes,
+                np.bincount(samples.labels_N[samples.places_N == split], minlength=len(samples.classes)),
+                strict=True,
+            )
+        }
+        for split, name in enumerate(SPLITS)
+    }
+
+
+def _write_manifest(samples: Samples, path: Path) -> None:
+    """One line an image that is kept, in the order of the arrays."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "split", "label", "sha256"])
+        for split, name in enumerate(SPLITS):
+            for row in np.flatnonzero(samples.places_N == split):
+                label = samples.classes[samples.labels_N[row]]
+                writer.writerow([samples.name(row), name, label, f"{samples.digests_N[row]:016x}"])
+
+
+def _report(samples: Samples, kept_N: npt.NDArray[np.int64], counts: Counts) -> dict[str, Any]:
+    kept = sum(_totals(counts).values())
+    left_out = samples.left_out
+    duplicates = np.flatnonzero(kept_N >= 0)
+    across = left_out.counts[packing.REASONS[packing.ACROSS]]
+    conflicting = left_out.counts[packing.REASONS[packing.CONFLICT]]
+    warnings = list(samples.warnings)
+    if across:
+        warnings.append(f"{across} images stood in two splits; each is kept in one of them")
+    if conflicting:
+        warnings.append(f"{conflicting} images have the same pixels as one of another class")
+    return {
+        "found": kept + left_out.counts.total(),
+        "kept": kept,
+        "left_out": left_out.listed,
+        "left_out_counts": dict(left_out.counts),
+        "duplicates": {
+            "within": left_out.counts[packing.REASONS[packing.WITHIN]],
+            "across_splits": across,
+            "examples": [[samples.name(kept_N[i]), samples.name(i)] for i in duplicates[:EXAMPLES]],
+        },
+        "conflicting_labels": conflicting,
+        "modes": dict(samples.modes),
+        "sizes": {f"{h}x{w}": n for (h, w), n in _most_frequent(samples.sizes)},
+        "resized": samples.resized,
+        "rules": [*samples.rules, *RULES, *packing.RULES],
+        "warnings": warnings,
+    }
+
+
+def _most_frequent(sizes: Counter[tuple[int, int]]) -> list[tuple[tuple[int, int], int]]:
+    return sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:SIZES]
+
+
+def _metrics(samples: Samples, counts: Counts) -> dict[str, int]:
+    left_out = samples.left_out.counts
+    return {
+        **{f"{name}_images": total for name, total in _totals(counts).items()},
+        "classes": len(samples.classes),
+        "left_out": left_out.total(),
+        "duplicates": left_out[packing.REASONS[packing.WITHIN]] + left_out[packing.REASONS[packing.ACROSS]],
+    }
+
+
+def _totals(counts: Counts) -> dict[str, int]:
+    return {name: sum(of_class.values()) for name, of_class in counts.items()}
+
+
+def _some(names: list[str]) -> str:
+    """A list that stays one line."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+if __name__ == "__main__":
+    main(ingest)

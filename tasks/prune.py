@@ -1,0 +1,93 @@
+"""Remove channels from the dense model, then let it learn from the dense model what it lost."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tasks.core.cli import main
+from tasks.core.data import open_dataset
+from tasks.core.dist import world
+from tasks.core.engine import Epoch, Recipe, Teacher, fit
+from tasks.core.files import read_json, write_json
+from tasks.core.models import load_model, mac_count, parameter_count, save_model
+from tasks.core.params import PruneParams
+from tasks.core.progress import Progress
+from tasks.core.pruning import Pruner
+from tasks.core.recipes import note, write_history
+from tasks.core.transforms import BatchAugment
+
+
+def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: float, out: Path) -> None:
+    """Prune in steps, training after each; write the model, its history.csv and metrics.json.
+
+    Args:
+        model: folder of the dense model, which is also the teacher.
+        data: the ingested data set.
+        policy: policy.json of augment.
+        ratio: share of the channels to remove.
+    """
+    dataset = open_dataset(data)
+    augment = BatchAugment(read_json(policy), params.augment_strength)
+    history: list[Epoch] = []
+    with world() as ranks:
+        dense, spec = load_model(model)
+        torch.manual_seed(params.seed)
+        student = copy.deepcopy(dense).train()
+        teacher = Teacher(dense.to(ranks.device), params.temperature, params.distill_weight)
+        pruner = Pruner(
+            student, spec.image_shape, ratio, params.criterion, params.scope, params.steps, params.round_to
+        )
+        with Progress("prune", params.epochs) as progress:
+            for step in range(params.steps):
+                pruner.step()
+                recipe = Recipe(
+                    epochs=_share(params.epochs, params.steps, step),
+                    batch_size=params.batch_size,
+                    lr=params.lr,
+                    warmup_epochs=0.1,
+                    seed=params.seed + step,
+                )
+                before = len(history)
+                history += [
+                    replace(row, epoch=before + row.epoch)
+                    for row in fit(
+                        student,
+                        recipe,
+                        dataset.train,
+                        dataset.val,
+                        augment,
+                        len(dataset.classes),
+                        ranks,
+                        teacher=teacher,
+                        on_epoch=lambda row: progress.step(note(row)),
+                    )
+                ]
+    student.cpu()
+    save_model(student, spec, out)
+    write_history(history, out / "history.csv")
+    macs, dense_macs = (mac_count(net, spec.image_shape) for net in (student, dense.cpu()))
+    parameters, dense_parameters = parameter_count(student), parameter_count(dense)
+    write_json(
+        out / "metrics.json",
+        {
+            "val_accuracy": history[-1].val_accuracy,
+            "val_loss": history[-1].val_loss,
+            "parameters": parameters,
+            "parameters_kept": parameters / dense_parameters,
+            "macs": macs,
+            "macs_kept": macs / dense_macs,
+        },
+    )
+
+
+def _share(epochs: int, steps: int, step: int) -> int:
+    """The epochs after a step: one each, and all the rest after the last, where they count most."""
+    return epochs - (steps - 1) if step == steps - 1 else 1
+
+
+if __name__ == "__main__":
+    main(prune)

@@ -1,0 +1,85 @@
+"""Export a trained model to ONNX, check that the graph computes the same, and quantize it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tasks.core.cli import main
+from tasks.core.data import Dataset, Split, open_dataset
+from tasks.core.engine import predict as torch_predict
+from tasks.core.errors import StageFailed
+from tasks.core.export import OPSET, export
+from tasks.core.files import write_json
+from tasks.core.models import load_model, mac_count, parameter_count
+from tasks.core.params import QuantizeParams
+from tasks.core.quantization import node_counts, quantize_int8
+from tasks.core.runtime import session
+
+PARITY_BATCHES = (1, 64)
+PARITY_TOLERANCE = 1e-3  # of a logit; float32 sums in another order differ by about 1e-5
+
+
+def quantize(params: QuantizeParams, model: Path, data: Path, scheme: str, out: Path) -> None:
+    """Write model.onnx (`image` uint8 [N, H, W, C] -> `logits` float32 [N, K]) and metrics.json.
+
+    Args:
+        model: folder of a trained model.
+        data: the ingested data set; calibration images come from its training split.
+        scheme: "fp32", or "int8" (static, QDQ).
+
+    Raises:
+        StageFailed: the graph's logits are not the network's, or nothing was quantized.
+    """
+    dataset = open_dataset(data)
+    network, spec = load_model(model)
+    onnx_model = out / "model.onnx"
+    export(network, spec.image_shape, dataset.channel_mean, dataset.channel_std, onnx_model)
+    difference = _parity(network, onnx_model, dataset)
+    if scheme == "int8":
+        images_NHWC = _calibration_images(dataset.train, params)
+        quantize_int8(onnx_model, images_NHWC, params.calibrator, params.per_channel, onnx_model)
+    counts = node_counts(onnx_model)
+    if scheme == "int8" and not counts["nodes_int8"]:
+        raise StageFailed(f"{model}: no operator of this network could be quantized to int8")
+    write_json(
+        out / "metrics.json",
+        {
+            "scheme": scheme,
+            "opset": OPSET,
+            "parameters": parameter_count(network),
+            "macs": mac_count(network, spec.image_shape),
+            "size_bytes": onnx_model.stat().st_size,
+            "export_max_difference": difference,
+            **counts,
+        },
+    )
+    print(f"quantize: {scheme}, {onnx_model.stat().st_size / 1e3:.0f} kB, {counts['nodes_int8']} int8 nodes")
+
+
+def _parity(network: torch.nn.Module, onnx_model: Path, dataset: Dataset) -> float:
+    """The largest difference of a logit between torch and ONNX Runtime on validation images."""
+    run = session(onnx_model, 1)
+    worst = 0.0
+    for batch in PARITY_BATCHES:
+        images_NHWC = np.ascontiguousarray(dataset.val.images_NHWC[:batch])
+        some = Split(images_NHWC, dataset.val.labels_N[:batch])
+        wanted = torch_predict(network, some, dataset.channel_mean, dataset.channel_std).numpy()
+        got = run.run(None, {"image": images_NHWC})[0]
+        worst = max(worst, float(np.abs(wanted - got).max()))
+        if worst > PARITY_TOLERANCE or (wanted.argmax(1) != got.argmax(1)).any():
+            raise StageFailed(f"the ONNX graph differs from the network by {worst:.2g} at batch {batch}")
+    return worst
+
+
+def _calibration_images(train: Split, params: QuantizeParams) -> np.ndarray:
+    """A random part of the training images, in the order of the array."""
+    count = min(params.calibration_images, len(train.labels_N))
+    rows = np.random.default_rng(params.seed).choice(len(train.labels_N), count, replace=False)
+    return np.ascontiguousarray(train.images_NHWC[np.sort(rows)])
+
+
+if __name__ == "__main__":
+    main(quantize)

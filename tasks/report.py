@@ -1,0 +1,81 @@
+"""One self-contained page that says what was selected, why, and where every number comes from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from tasks.core import sections
+from tasks.core.candidates import DENSE, read_candidates, read_result
+from tasks.core.cli import main
+from tasks.core.data import open_dataset
+from tasks.core.errors import StageFailed
+from tasks.core.files import write_text
+from tasks.core.page import render, settings_of
+from tasks.core.params import ReportParams
+
+
+def report(
+    params: ReportParams,
+    data: Path,
+    augment: Path,
+    tune: Path,
+    train: Path,
+    prune: Path,
+    evaluation: Path,
+    selection: Path,
+    settings: Path,
+    out: Path,
+) -> None:
+    """Write report.html: no script, no font, no picture or style from anywhere else.
+
+    Args:
+        params: the heading, and how many mistakes are shown.
+        data: data/ingest.
+        augment: data/augment.
+        tune: data/tune; nothing in it when tuning was off.
+        train: data/train.
+        prune: data/prune, a folder a ratio.
+        evaluation: data/evaluate.
+        selection: data/select.
+        settings: params.yaml, shown as the stages used it.
+        out: report.html.
+
+    Raises:
+        BadInput: a file of another stage is missing.
+        StageFailed: the selected model was not evaluated, or a figure is not finite.
+    """
+    rows = read_candidates(evaluation)
+    metrics = read_result(selection / "metrics.json")
+    if metrics["selected"] not in rows:
+        raise StageFailed(f"{selection}: {metrics['selected']} is not in {evaluation}: run select again")
+    dataset = open_dataset(data)
+    detail = read_result(evaluation / "accuracy.json")[metrics["selected"]]
+    used, tuned = settings_of(settings, tune)
+    page = render(
+        "report.html.j2",
+        title=params.title,
+        answer=sections.answer(rows, metrics),
+        candidates=sections.candidates(rows, metrics),
+        speed=sections.speed(rows, read_result(evaluation / "latency.json")),
+        learning=sections.learning(train, prune),
+        tuning=sections.tuning(tune),
+        errors=sections.errors(detail, dataset.classes),
+        mistakes=sections.mistakes(evaluation, metrics["selected"], dataset, params.mistakes),
+        augmentation=sections.augmentation(augment),
+        data=sections.data(read_result(data / "report.json"), dataset),
+        provenance={
+            "settings": sections.flat_settings(used),
+            "tuned": [f"train.{key}" for key in tuned],
+            "digest": dataset.digest,
+            "sha256": hashlib.sha256((selection / "model.onnx").read_bytes()).hexdigest(),
+            "threads": read_result(train / "metrics.json")["threads"],
+        },
+        dense=DENSE,
+    )
+    write_text(out / "report.html", page)
+    print(f"report: {metrics['reason']}", flush=True)
+
+
+if __name__ == "__main__":
+    main(report)

@@ -1,0 +1,78 @@
+"""Train the dense model, on as many ranks as torchrun started.
+
+    torchrun --standalone -m tasks.train --data … --policy … --best … --checkpoints … --out …
+
+PET_NPROC_PER_NODE and its kin set how many ranks there are; the result does not depend on where.
+A run that was killed goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from tasks.core.cli import main
+from tasks.core.data import open_dataset
+from tasks.core.dist import thread_count, world
+from tasks.core.engine import fit
+from tasks.core.files import fingerprint, read_json, write_json
+from tasks.core.models import build, parameter_count, save_model
+from tasks.core.params import TrainParams
+from tasks.core.progress import Progress
+from tasks.core.recipes import note, recipe_of, spec_of, write_history
+from tasks.core.transforms import BatchAugment
+
+
+def train(params: TrainParams, data: Path, policy: Path, checkpoints: Path, out: Path) -> None:
+    """Train the dense model and write model.json, model.safetensors, history.csv, metrics.json.
+
+    Args:
+        data: the ingested data set.
+        policy: policy.json of augment.
+        checkpoints: a folder that outlives the run: one that was killed goes on from here.
+
+    Raises:
+        BadInput: the batch does not divide among the ranks.
+        StageFailed: the loss is not finite.
+    """
+    dataset = open_dataset(data)
+    resolved = read_json(policy)
+    with world() as ranks:
+        key = fingerprint(params.model_dump(), dataset.digest, resolved, torch.__version__, ranks.size)
+        checkpoint = checkpoints / f"{key}.pt"
+        torch.manual_seed(params.seed)
+        spec = spec_of(params, dataset)
+        model = build(spec)
+        with Progress("train", params.epochs, quiet=not ranks.main) as progress:
+            history = fit(
+                model,
+                recipe_of(params),
+                dataset.train,
+                dataset.val,
+                BatchAugment(resolved, params.augment_strength),
+                len(dataset.classes),
+                ranks,
+                on_epoch=lambda row: progress.reach(row.epoch, note(row)),
+                checkpoint=checkpoint,
+            )
+        if not ranks.main:
+            return
+    save_model(model, spec, out)
+    write_history(history, out / "history.csv")
+    write_json(
+        out / "metrics.json",
+        {
+            "val_accuracy": history[-1].val_accuracy,
+            "val_loss": history[-1].val_loss,
+            "epochs": len(history),
+            "parameters": parameter_count(model),
+            "threads": thread_count(),
+        },
+    )
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(train)

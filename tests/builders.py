@@ -1,0 +1,342 @@
+"""Folders under data/ as the stages write them, made up in milliseconds: for tests of what reads them.
+
+The numbers are plausible and follow from a seed; the models are no models, only bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image, ImageDraw
+
+CLASSES = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+]
+FINGERPRINT = {
+    "cpu_model": "Example CPU @ 2.60GHz",
+    "isa": ["avx2", "avx512f", "avx512_vnni"],
+    "threads": 2,
+    "onnxruntime": "1.32.0",
+    "platform": "Linux x86_64",
+}
+PARAMS: dict[str, Any] = {
+    "ingest": {"source": "data/raw/example"},
+    "tune": {
+        "trials": 12,
+        "space": {"lr": {"low": 0.01, "high": 0.4, "log": True}, "width": {"choices": [16, 24, 32]}},
+    },
+    "prune": {"ratios": [0.25, 0.5, 0.625]},
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What one candidate measures; the drop is in points, `half` is half of its interval."""
+
+    name: str
+    drop: float = 0.0
+    half: float = 0.0
+    ms: float = 0.18
+    size: int = 331_000
+    parameters: int = 78_000
+    accuracy: float | None = None  # None: the dense model's, less the drop
+
+
+CANDIDATES = (
+    Made("dense-fp32", ms=0.182, size=331_204),
+    Made("dense-int8", 0.05, 0.12, 0.109, 114_310),
+    Made("prune-0.25-fp32", 0.14, 0.29, 0.121, 189_500, 44_100),
+    Made("prune-0.25-int8", 0.21, 0.30, 0.104, 79_800, 44_100),
+    Made("prune-0.5-fp32", 0.46, 0.41, 0.0571, 92_300, 20_900),
+    Made("prune-0.5-int8", 0.51, 0.42, 0.0668, 52_700, 20_900),
+    Made("prune-0.625-fp32", 1.42, 0.47, 0.0412, 61_400, 12_800),
+    Made("prune-0.625-int8", 1.55, 0.49, 0.0497, 43_100, 12_800),
+)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where `build` has put everything; keys are the arguments of select and report."""
+
+    root: Path
+    classes: list[str] = field(default_factory=list)
+
+    @property
+    def select(self) -> dict[str, Path]:
+        names = {"evaluation": "evaluate", "candidates": "quantize", "data": "ingest", "train": "train"}
+        return {**self._under(names), "tune": self.root / "tune", "settings": self.root / "params.yaml"}
+
+    @property
+    def report(self) -> dict[str, Path]:
+        names = {"evaluation": "evaluate", "data": "ingest", "augment": "augment", "tune": "tune"}
+        names |= {"train": "train", "prune": "prune", "selection": "select"}
+        return {**self._under(names), "settings": self.root / "params.yaml"}
+
+    def _under(self, names: dict[str, str]) -> dict[str, Path]:
+        return {argument: self.root / folder for argument, folder in names.items()}
+
+
+def build(
+    root: Path,
+    classes: Sequence[str] = CLASSES,
+    candidates: Sequence[Made] = CANDIDATES,
+    tuned: bool = True,
+    mistakes: int = 30,
+    channels: int = 1,
+    side: int = 28,
+    hostile: str = "",
+    per_class: int = 100,
+) -> Folders:
+    """All folders but data/select. `hostile` is put wherever text comes from the data."""
+    root.mkdir(parents=True, exist_ok=True)
+    names = list(classes)
+    params = json.loads(json.dumps(PARAMS))
+    if not tuned:
+        params["tune"] = {"trials": 0}
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    _ingest(root / "ingest", names, channels, side, hostile, per_class)
+    _augment(root / "augment", root / "ingest", hostile)
+    _tune(root / "tune", tuned)
+    _train(root / "train")
+    for ratio in PARAMS["prune"]["ratios"]:
+        _prune(root / "prune" / str(ratio), ratio)
+    for made in candidates:
+        _quantize(root / "quantize" / made.name, made)
+    _evaluate(root / "evaluate", names, candidates, mistakes, per_class)
+    return Folders(root, names)
+
+
+def _ingest(folder: Path, classes: list[str], channels: int, side: int, hostile: str, per_class: int) -> None:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    counts = {}
+    for split, number in (("train", 8), ("val", 2), ("test", 5)):
+        labels = np.repeat(np.arange(len(classes)), number)
+        images = np.stack([_picture(rng, label, side, channels) for label in labels.tolist()])
+        np.save(folder / f"{split}_images.npy", images)
+        np.save(folder / f"{split}_labels.npy", labels.astype(np.int64))
+        share = {"train": 6, "val": 1, "test": 1}[split]
+        counts[split] = dict.fromkeys(classes, share * per_class)
+    about = {
+        "classes": classes,
+        "image_shape": [side, side, channels],
+        "counts": counts,
+        "channel_mean": [0.286] * channels,
+        "channel_std": [0.353] * channels,
+    }
+    _json(folder / "dataset.json", {**about, "source": "data/raw/example", "digest": "5f" * 32})
+    total = sum(sum(split.values()) for split in counts.values())
+    _json(
+        folder / "report.json",
+        {
+            **{key: about[key] for key in ("counts", "channel_mean", "channel_std")},
+            "found": total + 3,
+            "kept": total,
+            "left_out": [
+                {"path": f"shirts/{hostile}broken.png", "reason": "truncated file"},
+                {"path": "bags/empty.jpg", "reason": "no bytes"},
+                {"path": "bags/huge.png", "reason": "more than 50 megapixels"},
+            ],
+            "left_out_counts": {"truncated file": 1, "no bytes": 1, "more than 50 megapixels": 1},
+            "duplicates": {"within": 4, "across_splits": 1, "examples": [[f"a/{hostile}1.png", "b/2.png"]]},
+            "conflicting_labels": 1,
+            "modes": {"L": total - 2, "RGBA": 2},
+            "sizes": {f"{side}x{side}": total - 5, "64x48": 5},
+            "resized": 5,
+            "rules": ["Transparent pixels are laid over white.", "The first frame of an animation is used."],
+            "warnings": [f"1 image stands in two splits: a/{hostile}1.png"],
+        },
+    )
+
+
+def _picture(rng: np.random.Generator, label: int, side: int, channels: int) -> np.ndarray:
+    """A polygon with label + 3 corners, somewhere about the middle."""
+    image = Image.new("RGB" if channels == 3 else "L", (side, side))
+    middle = [float(v) for v in side / 2 + rng.uniform(-side / 10, side / 10, 2)]
+    grey = int(rng.integers(120, 255))
+    fill: Any = (grey, 255 - grey, 90) if channels == 3 else grey
+    circle = (middle[0], middle[1], side * float(rng.uniform(0.25, 0.4)))
+    draw = ImageDraw.Draw(image)
+    draw.regular_polygon(circle, label % 9 + 3, rotation=int(rng.integers(90)), fill=fill)
+    return np.asarray(image, dtype=np.uint8).reshape(side, side, channels)
+
+
+def _augment(folder: Path, data: Path, hostile: str) -> None:
+    folder.mkdir()
+    about = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
+    _json(
+        folder / "policy.json",
+        {
+            **{key: about[key] for key in ("image_shape", "channel_mean", "channel_std")},
+            "operations": {
+                "flip_horizontal": {},
+                "crop": {"pixels": 2},
+                "affine": {"rotate": 8.0, "scale": 0.1, "translate": 0.0},
+            },
+            "left_out": {"hue": f"the images are grey{hostile}", "saturation": "the images are grey"},
+            "seed": 0,
+        },
+    )
+    images = np.load(data / "train_images.npy")
+    rows = [np.concatenate(list(images[i : i + 8]), axis=1) for i in (0, 8, 16, 24) if i + 8 <= len(images)]
+    sheet = np.concatenate(rows or [images[0]])
+    Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet).save(folder / "contact_sheet.png")
+
+
+def _tune(folder: Path, tuned: bool) -> None:
+    folder.mkdir()
+    columns = ["number", "state", "value", "epochs", "lr", "width"]
+    rng = np.random.default_rng(1)
+    trials: list[list[Any]] = []
+    for number in range(12 if tuned else 0):
+        pruned = number % 4 == 2
+        value = round(float(0.83 + 0.004 * number + rng.uniform(-0.03, 0.03)), 4)
+        rate = round(float(10 ** rng.uniform(-2, -0.4)), 6)
+        trials.append(
+            [
+                number,
+                "pruned" if pruned else "complete",
+                None if pruned else value,
+                1 if pruned else 3,
+                rate,
+                24,
+            ]
+        )
+    complete = [trial for trial in trials if trial[1] == "complete"]
+    best = np.maximum.accumulate([trial[2] for trial in complete]).tolist() if complete else []
+    history = [[trial[0], trial[2], top] for trial, top in zip(complete, best, strict=True)]
+    _csv(folder / "trials.csv", columns if tuned else columns[:4], trials)
+    _csv(folder / "history.csv", ["trial", "value", "best"], history)
+    _csv(
+        folder / "importances.csv", ["param", "importance"], [["lr", 0.78], ["width", 0.22]] if tuned else []
+    )
+    (folder / "best.yaml").write_text("lr: 0.142\nwidth: 24\n" if tuned else "{}\n", encoding="utf-8")
+    metrics = {
+        "trials": 12,
+        "pruned": 3,
+        "failed": 0,
+        "best_value": max(best, default=None),
+        "epochs_spent": 30,
+    }
+    _json(folder / "metrics.json", metrics if tuned else {"trials": 0})
+
+
+def _history(epochs: int, last: float, steps: int = 0) -> list[list[Any]]:
+    """Curves that rise to `last`, falling back whenever a step of pruning begins."""
+    rows = []
+    for epoch in range(epochs):
+        since = epoch % max(1, epochs // steps) if steps else epoch
+        gap = (0.05 if steps else 0.16) / (1 + 1.4 * since)
+        value = last - gap * (1 if steps else (1 - epoch / epochs) ** 0.5)
+        rows.append(
+            [epoch + 1, 0.1 * (1 - epoch / epochs), 2.4 * (1 - value), value + 0.01, 2.9 * (1 - value), value]
+        )
+    return rows
+
+
+HISTORY = ["epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+
+
+def _train(folder: Path) -> None:
+    folder.mkdir()
+    _csv(folder / "history.csv", HISTORY, _history(10, 0.926))
+    metrics = {"val_accuracy": 0.926, "val_loss": 0.21, "epochs": 10, "parameters": 78_026, "threads": 2}
+    _json(folder / "metrics.json", metrics)
+
+
+def _prune(folder: Path, ratio: float) -> None:
+    folder.mkdir(parents=True)
+    _csv(folder / "history.csv", HISTORY, _history(6, 0.926 - 0.02 * ratio, steps=3))
+    metrics = {
+        "val_accuracy": 0.926 - 0.02 * ratio,
+        "parameters": int(78_026 * (1 - ratio) ** 2),
+        "macs": 3_000_000,
+    }
+    _json(folder / "metrics.json", metrics)
+
+
+def _quantize(folder: Path, made: Made) -> None:
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"not a model: " + made.name.encode())
+    scheme = made.name.rsplit("-", 1)[1]
+    metrics = {"scheme": scheme, "parameters": made.parameters, "macs": 12_000_000, "nodes_fp32": 20}
+    metrics |= {"nodes_int8": 18 if scheme == "int8" else 0, "export_max_difference": 1e-5, "opset": 18}
+    _json(folder / "metrics.json", metrics)
+
+
+def _evaluate(
+    folder: Path, classes: list[str], candidates: Sequence[Made], mistakes: int, per_class: int
+) -> None:
+    folder.mkdir()
+    dense, rows = 0.9231, {}
+    for made in candidates:
+        confusion = _confusion(len(classes), per_class)
+        recall = {name: confusion[i][i] / per_class for i, name in enumerate(classes)}
+        rows[made.name] = {
+            "accuracy": dense - made.drop / 100 if made.accuracy is None else made.accuracy,
+            "macro_f1": dense - made.drop / 100 - 0.001,
+            "ece": 0.021,
+            "recall": recall,
+            "confusion": confusion,
+            "size_bytes": made.size,
+            "parameters": made.parameters,
+            "macs": made.parameters * 150,
+            "drop_points": made.drop,
+            "drop_points_ci95": [made.drop - made.half, made.drop + made.half],
+        }
+    _json(folder / "accuracy.json", rows)
+    latencies = {made.name: _latency(made.ms) for made in candidates}
+    _json(folder / "latency.json", {"fingerprint": FINGERPRINT, "candidates": latencies})
+    number = min(mistakes, 5 * len(classes))
+    wrong = [
+        [made.name, i, classes[i // 5], classes[(i // 5 + 1) % len(classes)], round(0.999 - 0.004 * i, 4)]
+        for made in candidates
+        for i in range(number)
+    ]
+    _csv(folder / "mistakes.csv", ["candidate", "index", "true", "predicted", "probability"], wrong)
+
+
+def _confusion(classes: int, per_class: int) -> list[list[int]]:
+    """Most of each row on the diagonal, some of it beside it."""
+    rng = np.random.default_rng(2)
+    matrix = np.zeros((classes, classes), dtype=int)
+    for i in range(classes):
+        wrong = int(per_class * rng.uniform(0.02, 0.22))
+        for _ in range(wrong):
+            matrix[i, (i + int(rng.choice([1, 2, 4], p=[0.6, 0.3, 0.1]))) % classes] += 1
+        matrix[i, i] += per_class - wrong
+    return [[int(n) for n in row] for row in matrix]
+
+
+def _latency(ms: float) -> dict[str, Any]:
+    scales = {"b1_t1": 1.0, "b1_tall": 0.72, "b64_t1": 48.0, "b64_tall": 27.0}
+    timed: dict[str, Any] = {
+        key: {"p50_ms": ms * scale, "p95_ms": ms * scale * 1.08, "p99_ms": ms * scale * 1.31}
+        for key, scale in scales.items()
+    }
+    return {**timed, "peak_memory_mb": 62.0 + 40 * ms}
+
+
+def _json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])

@@ -1,0 +1,84 @@
+"""Every architecture builds, survives pruning, and is saved and loaded to the bit."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tasks.core.errors import BadInput
+from tasks.core.models import ARCHITECTURES, Spec, build, load_model, mac_count, parameter_count, save_model
+from tasks.core.pruning import CRITERIA, Pruner
+
+
+def spec(arch: str = "resnet_small", channels: int = 1, side: int = 28) -> Spec:
+    return Spec(arch, 16, 0.1, (side, side, channels), 5)
+
+
+def pruned(model: nn.Module, criterion: str = "l2", scope: str = "uniform") -> nn.Module:
+    model = copy.deepcopy(model)
+    Pruner(model, (28, 28, 1), 0.5, criterion, scope, 1, 8).step()
+    return model
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 96)])
+def test_model_gives_logits_when_images_are_grey_and_small_or_rgb_and_large(
+    arch: str, channels: int, side: int
+) -> None:
+    model = build(spec(arch, channels, side)).eval()
+    with torch.inference_mode():
+        assert model(torch.zeros(2, channels, side, side)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_model_is_equal_to_the_bit_when_pruned_saved_and_loaded(arch: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    dense = build(spec(arch)).eval()
+    smaller = pruned(dense).eval()
+    assert parameter_count(smaller) < 0.5 * parameter_count(dense)
+    assert mac_count(smaller, (28, 28, 1)) < 0.6 * mac_count(dense, (28, 28, 1))
+    save_model(smaller, spec(arch), tmp_path)
+    loaded, read = load_model(tmp_path)
+    x_NCHW = torch.rand(3, 1, 28, 28)
+    assert read == spec(arch)
+    with torch.inference_mode():
+        assert torch.equal(smaller(x_NCHW), loaded(x_NCHW))
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("scope", ["uniform", "global"])
+def test_pruner_leaves_multiples_of_eight_and_the_classes_when_it_removes_channels(
+    criterion: str, scope: str
+) -> None:
+    model = pruned(build(Spec("resnet_small", 32, 0.0, (28, 28, 1), 5)), criterion, scope)
+    widths = [layer.out_channels for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert all(width % 8 == 0 and width > 0 for width in widths)
+    assert sum(widths) < 500
+    assert [layer.out_features for layer in model.modules() if isinstance(layer, nn.Linear)] == [5]
+
+
+def test_pruner_keeps_the_largest_filters_when_the_criterion_is_magnitude() -> None:
+    model = build(spec())
+    block = model.blocks[0]  # type: ignore[index,union-attr]
+    with torch.no_grad():  # conv1's outputs depend on nothing but conv1, bn1 and conv2's inputs
+        block.conv1.weight[8:] *= 0.01
+        block.conv2.weight[:, 8:] *= 0.01
+        block.bn1.weight[8:] *= 0.01
+        kept = block.conv1.weight[:8, 0].clone()
+    Pruner(model, (28, 28, 1), 0.5, "l2", "uniform", 1, 8).step()
+    assert block.conv1.out_channels == 8
+    widest = block.conv1.weight.detach().abs().amax((1, 2, 3))
+    assert (widest > 0.05).all(), "a small filter was kept"
+    assert kept.shape[0] == 8
+
+
+def test_load_model_is_refused_in_one_line_when_weights_and_description_differ(tmp_path: Path) -> None:
+    save_model(build(spec()), spec(), tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    description["layers"]["head"]["out_features"] = 7
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    with pytest.raises(BadInput, match="do not fit"):
+        load_model(tmp_path)

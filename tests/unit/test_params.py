@@ -1,0 +1,66 @@
+"""params.yaml: what is accepted, and the one line for what is not."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.core.errors import BadInput
+from tasks.core.params import TrainParams, load_pipeline, load_section
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_pipeline_is_accepted_when_it_is_the_committed_one() -> None:
+    assert load_pipeline(ROOT / "params.yaml").ingest.source == "data/raw/fashion-mnist"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: {epoch: 3}", ["train.epoch", "unknown key"]),
+        ("train: {epochs: many}", ["train.epochs", "integer", "'many'"]),
+        ("train: {epochs: 0}", ["train.epochs", "greater than or equal to 1"]),
+        ("train: {lr: .nan}", ["train.lr", "finite"]),
+        ("prune: {ratios: [0.5, 1.5]}", ["prune.ratios.1", "less than 1"]),
+        ("prune: {ratios: [0.5, 0.5]}", ["prune", "twice"]),
+        ("prune: {steps: 9, epochs: 3}", ["prune", "steps (9)"]),
+        ("quantize: {schemes: [int8]}", ["quantize", "fp32 is missing"]),
+        ("tune: {space: {speed: {low: 1, high: 2}}}", ["tune", "speed", "not a key of train"]),
+        ("tune: {space: {lr: {low: 2, high: 1}}}", ["tune.space.lr", "below high"]),
+        ("trane: {}", ["trane", "unknown key"]),
+    ],
+)
+def test_pipeline_is_refused_in_one_line_when_a_key_is_wrong(
+    text: str, words: list[str], tmp_path: Path
+) -> None:
+    path = write(tmp_path, f"ingest: {{source: x}}\n{text}\n")
+    with pytest.raises(BadInput) as refused:
+        load_pipeline(path)
+    message = str(refused.value)
+    assert "\n" not in message
+    assert all(word in message for word in [str(path), *words]), message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a: [", "not valid YAML"), ("- a", "must hold a mapping"), ("{}", "ingest: Field required")],
+)
+def test_pipeline_is_refused_in_one_line_when_the_file_is_no_mapping(
+    text: str, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=words):
+        load_pipeline(write(tmp_path, text))
+
+
+def test_section_takes_the_values_of_best_when_tuning_found_some(tmp_path: Path) -> None:
+    path = write(tmp_path, "train: {epochs: 3, lr: 0.1}")
+    best = tmp_path / "best.yaml"
+    best.write_text("lr: 0.2\n", encoding="utf-8")
+    params: TrainParams = load_section("train", path, best)
+    assert (params.epochs, params.lr) == (3, 0.2)
