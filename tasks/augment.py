@@ -22,11 +22,13 @@ from tasks.core.params import AugmentParams
 from tasks.core.transforms import BatchAugment
 
 COLUMNS = 8
-TILE = 112  # pixels, the longer side of a picture on the sheet, or just below
-GAP = 6
-LABEL_WIDTH = 150
+TILE = 112  # pixels, about the longer side of a picture on the sheet
+GAP, LINE = 6, 17
+LABEL_WIDTH = 140
 INK, FAINT, PAPER = "#1b1b1b", "#6b6b6b", "#ffffff"
 COLOUR_ONLY = ("saturation", "hue")
+
+Row = tuple[str, list[str], npt.NDArray[np.uint8]]  # label, notes, images_NHWC
 
 
 def augment(params: AugmentParams, data: Path, out: Path) -> None:
@@ -55,7 +57,7 @@ def resolve_policy(
 ) -> dict[str, Any]:
     """What BatchAugment applies: the operations that are on and suit images of `image_shape` (H, W, C).
 
-    Ranges are those at strength 1, lowest and highest. What was asked for but has no effect on such
+    Ranges are those at strength 1, to either side. What was asked for but has no effect on such
     images stands in `left_out`, with the reason.
 
     Raises:
@@ -65,15 +67,11 @@ def resolve_policy(
     most = min(height, width) // 4
     if params.crop > most:
         raise BadInput(
-            f"augment.crop: {params.crop} pixels is more than a quarter of the side of images of "
-            f"{height} x {width}: set at most {most}"
+            f"augment.crop ({params.crop}) is more than a quarter of the side of images of "
+            f"{height} x {width} pixels: set at most {most}"
         )
     asked = _operations(params)
-    left_out = {
-        name: "the images are grey: they have no colour to change"
-        for name in COLOUR_ONLY
-        if name in asked and channels == 1
-    }
+    left_out = {name: "the images are grey" for name in COLOUR_ONLY if name in asked and channels == 1}
     return {
         "image_shape": list(image_shape),
         "channel_mean": channel_mean,
@@ -84,29 +82,22 @@ def resolve_policy(
     }
 
 
-def _operations(params: AugmentParams) -> dict[str, dict[str, Any]]:
-    """Every operation that is on, in the order in which they are applied."""
-    every: dict[str, tuple[float, dict[str, Any]]] = {
-        "flip_horizontal": (params.flip_horizontal, {"probability": 0.5}),
-        "flip_vertical": (params.flip_vertical, {"probability": 0.5}),
-        "crop": (params.crop, {"pixels": [-params.crop, params.crop]}),
-        "rotate": (params.rotate, {"degrees": _around(0, params.rotate)}),
-        "scale": (params.scale, {"factor": _around(1, params.scale)}),
-        "translate": (params.translate, {"fraction": _around(0, params.translate)}),
-        "brightness": (params.brightness, {"factor": _around(1, params.brightness)}),
-        "contrast": (params.contrast, {"factor": _around(1, params.contrast)}),
-        "saturation": (params.saturation, {"factor": _around(1, params.saturation)}),
-        "hue": (params.hue, {"turns": _around(0, params.hue)}),
-        # The rectangle's share of the image and its height to width: torchvision's defaults.
-        "erase": (params.erase, {"probability": params.erase, "area": [0.02, 0.33], "aspect": [0.3, 3.3]}),
-        "mixup": (params.mixup, {"alpha": params.mixup}),
-        "cutmix": (params.cutmix, {"alpha": params.cutmix}),
+def _operations(params: AugmentParams) -> dict[str, dict[str, float]]:
+    """Every operation that is on, in the order in which the sheet shows them."""
+    every: dict[str, dict[str, float]] = {
+        "flip_horizontal": {"probability": 0.5 * params.flip_horizontal},
+        "flip_vertical": {"probability": 0.5 * params.flip_vertical},
+        "crop": {"pixels": params.crop},
+        "affine": {"rotate": params.rotate, "scale": params.scale, "translate": params.translate},
+        "brightness": {"range": params.brightness},
+        "contrast": {"range": params.contrast},
+        "saturation": {"range": params.saturation},
+        "hue": {"range": params.hue},
+        "erase": {"probability": params.erase},
+        "mixup": {"alpha": params.mixup},
+        "cutmix": {"alpha": params.cutmix},
     }
-    return {name: ranges for name, (amount, ranges) in every.items() if amount}
-
-
-def _around(centre: float, width: float) -> list[float]:
-    return [round(centre - width, 6), round(centre + width, 6)]  # 1.1, not 1.1000000000000001
+    return {name: ranges for name, ranges in every.items() if any(ranges.values())}
 
 
 # ---- the contact sheet
@@ -116,12 +107,12 @@ def contact_sheet(policy: dict[str, Any], train: Split) -> Image.Image:
     """Eight images as they are, then under each operation alone, then under all together."""
     images_NHWC, labels_N = _examples(train)
     operations = policy["operations"]
-    rows = [("original", "", images_NHWC)]
+    rows: list[Row] = [("original", [], images_NHWC)]
     for name, ranges in operations.items():
         alone = {**policy, "operations": {name: ranges}}
         rows.append((name.replace("_", " "), _words(ranges), _augmented(alone, images_NHWC, labels_N)))
     if len(operations) > 1:
-        rows.append(("all together", "", _augmented(policy, images_NHWC, labels_N)))
+        rows.append(("all together", [], _augmented(policy, images_NHWC, labels_N)))
     return _draw(rows)
 
 
@@ -147,38 +138,37 @@ def _augmented(
     return (unit_NHWC * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def _words(ranges: dict[str, Any]) -> str:
-    """`degrees -15 to 15`, of the first range."""
-    what, value = next(iter(ranges.items()))
-    return f"{what} {value[0]:g} to {value[1]:g}" if isinstance(value, list) else f"{what} {value:g}"
+def _words(ranges: dict[str, float]) -> list[str]:
+    return [f"{key} {value:g}" for key, value in ranges.items() if value]
 
 
-def _draw(rows: list[tuple[str, str, npt.NDArray[np.uint8]]]) -> Image.Image:
-    """Each row is a label, a smaller line under it, and its pictures."""
+def _draw(rows: list[Row]) -> Image.Image:
+    """Each row is a label, smaller lines under it, and its pictures."""
     columns, height, width, _ = rows[0][2].shape
     size = _tile(height, width)
     pitch_x, pitch_y = size[0] + GAP, size[1] + GAP
-    sheet = Image.new("RGB", (LABEL_WIDTH + columns * pitch_x + GAP, len(rows) * pitch_y + GAP), PAPER)
+    sheet = Image.new("RGB", (LABEL_WIDTH + columns * pitch_x, len(rows) * pitch_y + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     large, small = ImageFont.load_default(15), ImageFont.load_default(12)
-    enlarged = size[0] > width
-    for i, (label, note, images_NHWC) in enumerate(rows):
+    # Enlarged in whole blocks: smoothing would hide what the model sees.
+    resample = Image.Resampling.NEAREST if size[0] >= width else Image.Resampling.BOX
+    for i, (label, notes, images_NHWC) in enumerate(rows):
         top = GAP + i * pitch_y
-        middle = top + size[1] // 2
-        draw.text((2 * GAP, middle - (9 if note else 0)), label, INK, large, anchor="lm")
-        draw.text((2 * GAP, middle + 9), note, FAINT, small, anchor="lm")
+        first = top + size[1] // 2 - len(notes) * LINE // 2
+        draw.text((2 * GAP, first), label, INK, large, anchor="lm")
+        for line, note in enumerate(notes, 1):
+            draw.text((2 * GAP, first + line * LINE), note, FAINT, small, anchor="lm")
         for j, image_HWC in enumerate(images_NHWC):
             picture = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC)
-            # Enlarged in whole blocks: smoothing would hide what the model sees.
-            picture = picture.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX)
-            sheet.paste(picture, (LABEL_WIDTH + j * pitch_x, top))
+            sheet.paste(picture.resize(size, resample), (LABEL_WIDTH + j * pitch_x, top))
     return sheet
 
 
 def _tile(height: int, width: int) -> tuple[int, int]:
-    """Width and height of a picture on the sheet: whole multiples, or reduced to fit."""
-    longer = max(height, width)
-    factor = TILE // longer if longer <= TILE else TILE / longer
+    """Width and height of a picture on the sheet: a whole multiple, or reduced to fit."""
+    factor = TILE / max(height, width)
+    if factor >= 1:
+        factor = round(factor)
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 

@@ -52,7 +52,7 @@ def evaluate(params: EvaluateParams, candidates: Path, data: Path, settings: Pat
         _write_accuracy(params, folders, logits, test, dataset.classes, out)
         memory = {}
         for name, model in models.items():
-            memory[name] = peak_memory_mb(model, test.images_NHWC[: max(BATCHES)])
+            memory[name] = peak_memory_mb(model, max(BATCHES))
             progress.step(f"memory of {name}")
         measured: dict[str, dict[str, Any]] = {name: {"peak_memory_mb": memory[name]} for name in models}
         for batch, threads in timings:
@@ -109,9 +109,7 @@ def _write_accuracy(
             "nodes_int8": described["nodes_int8"],
             "nodes_fp32": described["nodes_fp32"],
             "drop_points": float((right[DENSE].mean() - right[name].mean()) * 100),
-            "drop_points_ci95": list(
-                drop_interval(right[DENSE], right[name], params.bootstrap, params.seed)
-            ),
+            "drop_points_ci95": list(drop_interval(right[DENSE], right[name], params.bootstrap, params.seed)),
         }
         confidence_N = probabilities_NK.max(1)
         wrong = np.flatnonzero(~right[name])

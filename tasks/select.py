@@ -14,7 +14,7 @@ from tasks.core.candidates import DENSE, TIMED, Candidate, read_candidates, read
 from tasks.core.cli import main
 from tasks.core.errors import StageFailed
 from tasks.core.files import write_json, write_text
-from tasks.core.page import milliseconds, points, render, settings_of, size
+from tasks.core.page import NBSP, milliseconds, points, render, settings_of, size
 from tasks.core.params import SelectParams
 
 
@@ -97,31 +97,24 @@ def choose(candidates: Iterable[Candidate], params: SelectParams) -> tuple[Candi
         return dense, False, f"{DENSE} is the only candidate."
     if not passing:
         near = min(compressed, key=lambda c: (c.drop_high, c.drop_points, c.name))
-        return (
-            dense,
-            False,
-            (
-                f"None of {_quantity(len(compressed), 'compressed candidate')} is within the bar of {bar}: "
-                f"the closest, {near.name}, loses {points(near.drop_points)} points and, at the upper end of "
-                f"its 95 % interval, {points(near.drop_high)}; so {DENSE} stays."
-            ),
+        reason = (
+            f"No compressed candidate is within the bar of {bar}: the closest, {near.name}, loses "
+            f"{points(near.drop_points)}, and {points(near.drop_high)} at the upper end of the 95 % "
+            f"interval; so {DENSE} stays."
         )
+        return dense, False, reason
     if params.objective == "fastest":
         best = min([dense, *passing], key=lambda c: (c.p50_ms_b1_t1, c.size_bytes, c.name))
         figure = milliseconds(best.p50_ms_b1_t1, unit=True)
     else:
         best = min([dense, *passing], key=lambda c: (c.size_bytes, c.name))
         figure = size(best.size_bytes)
-    share = f"{len(passing)} of {_quantity(len(compressed), 'compressed candidate')}"
-    if best is dense:
-        rest = f"the {share} within the bar of {bar} are not better"
-    else:
-        rest = f"{share} lose at most {bar} of accuracy at the upper end of their 95 % interval"
-    return best, True, f"{best.name} is the {params.objective} ({figure}): {rest}."
-
-
-def _quantity(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("s" if number != 1 else "")
+    reason = (
+        f"{best.name} is the {params.objective}, at {figure}, of the models that lose at most {bar} of "
+        f"accuracy at the upper end of the 95 % interval ({len(passing)} of the {len(compressed)} "
+        f"compressed ones {'does' if len(passing) == 1 else 'do'})."
+    )
+    return best, True, reason.replace(NBSP, " ")
 
 
 def _metrics(

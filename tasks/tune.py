@@ -13,6 +13,8 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from tasks.core.cli import main
@@ -60,12 +62,12 @@ def tune(params: TuneParams, data: Path, policy: Path, settings: Path, journal: 
 def _study(params: TuneParams, path: Path) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
-    backend = optuna.storages.journal.JournalFileBackend(str(path))
+    backend = JournalFileBackend(str(path))
     pruner = optuna.pruners.HyperbandPruner(
         min_resource=1, max_resource=params.epochs, reduction_factor=params.reduction_factor
     )
     return optuna.create_study(
-        storage=optuna.storages.JournalStorage(backend),
+        storage=JournalStorage(backend),
         study_name=STUDY,
         direction="maximize",
         pruner=pruner,

@@ -97,7 +97,7 @@ def build(
     classes: Sequence[str] = CLASSES,
     candidates: Sequence[Made] = CANDIDATES,
     tuned: bool = True,
-    mistakes: int = 30,
+    mistaken: int = 30,
     channels: int = 1,
     side: int = 28,
     hostile: str = "",
@@ -118,7 +118,7 @@ def build(
         _prune(root / "prune" / str(ratio), ratio)
     for made in candidates:
         _quantize(root / "quantize" / made.name, made)
-    _evaluate(root / "evaluate", names, candidates, mistakes, per_class)
+    _evaluate(root / "evaluate", names, candidates, mistaken, per_class)
     return Folders(root, names)
 
 
@@ -281,7 +281,7 @@ def _quantize(folder: Path, made: Made) -> None:
 
 
 def _evaluate(
-    folder: Path, classes: list[str], candidates: Sequence[Made], mistakes: int, per_class: int
+    folder: Path, classes: list[str], candidates: Sequence[Made], mistaken: int, per_class: int
 ) -> None:
     folder.mkdir()
     dense, rows = 0.9231, {}
@@ -303,7 +303,7 @@ def _evaluate(
     _json(folder / "accuracy.json", rows)
     latencies = {made.name: _latency(made.ms) for made in candidates}
     _json(folder / "latency.json", {"fingerprint": FINGERPRINT, "candidates": latencies})
-    number = min(mistakes, 5 * len(classes))
+    number = min(mistaken, 5 * len(classes))
     wrong = [
         [made.name, i, classes[i // 5], classes[(i // 5 + 1) % len(classes)], round(0.999 - 0.004 * i, 4)]
         for made in candidates

@@ -9,16 +9,17 @@ series differ in dashes or marks too, never in colour alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 440, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44  # margins around the plotting area
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 44  # margins around the plotting area
 CHARACTER = 7.4  # a generous width of one, to keep labels apart
 SERIES = 6
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def scatter(
     """Dots with their intervals, the Pareto `front` as steps, and the region below `bar` shaded."""
     svg = _svg(name, summary)
     x = Axis.over([d.x for d in dots], LEFT, WIDTH - RIGHT, zero=True)
-    y = Axis.over([v for d in dots for v in (d.low, d.high)] + [bar], HEIGHT - BOTTOM, TOP)
+    y = Axis.over([v for d in dots for v in (d.low, d.high)] + [bar], HEIGHT - BOTTOM, 2 * TOP)
     edge = y.at(bar)
     _element(svg, "rect", "outside-area", x=LEFT, y=edge, width=x.end - LEFT, height=y.start - edge)
     _frame(svg, x, y, x_title, y_title)
@@ -111,11 +112,14 @@ def scatter(
     boxes.append(_bar_label(svg, edge, x.end, y.start))
     if front:
         _element(svg, "path", "front", d=_steps(front, x, y))
+        ends = [x.at(a) for a, _ in front[1:]] + [x.end]
+        levels = [y.at(b) for _, b in front]
+        boxes += [(x.at(a), b - 1, end, b + 1) for (a, _), b, end in zip(front, levels, ends, strict=True)]
     rank = ["selected", "reference", "within", "outside"]
     for dot in sorted(dots, key=lambda d: (-rank.index(d.kind), d.label)):
         _dot(svg, dot, x, y)
     for dot in sorted(dots, key=lambda d: (rank.index(d.kind), d.label)):
-        _label(svg, dot, x.at(dot.x), y.at(dot.y), boxes)
+        _label(svg, dot, x, y, boxes)
     return _markup(svg)
 
 
@@ -214,8 +218,8 @@ def _frame(svg: Element, x: Axis, y: Axis, x_title: str, y_title: str) -> None:
     _element(svg, "line", "axis", x1=x.start, x2=x.end, y1=y.start, y2=y.start)
     _text(svg, (x.start + x.end) / 2, y.start + 38, x_title, "axis-title", "middle")
     middle = (y.start + y.end) / 2
-    title = _text(svg, 12, middle, y_title, "axis-title", "middle")
-    title.set("transform", f"rotate(-90 12 {_unit(middle)})")
+    title = _text(svg, 11, middle, y_title, "axis-title", "middle")
+    title.set("transform", f"rotate(-90 11 {_unit(middle)})")
 
 
 def _dot(svg: Element, dot: Dot, x: Axis, y: Axis) -> None:
@@ -234,26 +238,44 @@ def _dot(svg: Element, dot: Dot, x: Axis, y: Axis) -> None:
         _element(group, "circle", "dot", cx=at, cy=height, r=8 if dot.kind == "selected" else 6)
 
 
-def _label(
-    svg: Element, dot: Dot, at: float, height: float, boxes: list[tuple[float, float, float, float]]
-) -> None:
-    """Write the name where it covers nothing; where there is no room, the table alone names the dot."""
-    long = len(dot.label) * CHARACTER
-    places = [(12, 4.5, "start"), (-12, 4.5, "end"), (12, -12, "start"), (12, 21, "start")]
-    places += [(-12, -12, "end"), (-12, 21, "end"), (0, -14, "middle"), (0, 24, "middle")]
-    places += [(12, -28, "start"), (12, 37, "start")]
-    for right, down, anchor in places:
-        start = at + right - {"start": 0.0, "end": long, "middle": long / 2}[anchor]
-        box = (start, height + down - 11, start + long, height + down + 3)
-        inside = box[0] >= LEFT and box[2] <= WIDTH - 2 and box[1] >= 0 and box[3] <= HEIGHT - BOTTOM
+def _label(svg: Element, dot: Dot, x: Axis, y: Axis, boxes: list[Box]) -> None:
+    """Write the name at the nearest place where it covers nothing. Where there is none, the table alone
+    names the dot; the selected one is always named."""
+    at, long = x.at(dot.x), len(dot.label) * CHARACTER
+    kind = "dot-label strong" if dot.kind == "selected" else "dot-label"
+    places = list(_places(dot, x, y))
+    for left, base, anchor in places:
+        start = left - {"start": 0.0, "end": long, "middle": long / 2}[anchor]
+        box = (start, base - 11, start + long, base + 3)
+        inside = box[0] >= LEFT + 2 and box[2] <= WIDTH - 2 and box[1] >= 0 and box[3] <= HEIGHT - BOTTOM
         if inside and not any(_overlap(box, other) for other in boxes):
-            kind = "dot-label strong" if dot.kind == "selected" else "dot-label"
-            _text(svg, at + right, height + down, dot.label, kind, anchor)
+            _text(svg, left, base, dot.label, kind, anchor)
             boxes.append(box)
             return
+    if dot.kind == "selected":
+        anchor = "start" if at < WIDTH / 2 else "end"
+        _text(svg, at, max(11.0, y.at(dot.high) - 6), dot.label, kind, anchor)
 
 
-def _bar_label(svg: Element, edge: float, right: float, bottom: float) -> tuple[float, float, float, float]:
+def _places(dot: Dot, x: Axis, y: Axis) -> Iterator[tuple[float, float, str]]:
+    """Where a label may stand, the best first: beside the dot, then along its interval, then off its ends."""
+    at, height, top, bottom = x.at(dot.x), y.at(dot.y), y.at(dot.high), y.at(dot.low)
+    for side, anchor in ((12, "start"), (-12, "end")):
+        yield at + side, height + 4.5, anchor
+    for shift in range(7, 70, 7):
+        for sign in (-1, 1):
+            base = height + 4.5 + sign * shift
+            if top <= base <= bottom + 8:
+                yield at + 7, base, "start"
+                yield at - 7, base, "end"
+    reach = 12 if top > height - 10 else 6  # an interval shorter than the mark does not clear it
+    for gap in (reach, reach + 14):
+        for base in (top - gap, bottom + gap + 9):
+            for anchor in ("middle", "start", "end"):
+                yield at, base, anchor
+
+
+def _bar_label(svg: Element, edge: float, right: float, bottom: float) -> Box:
     """Say what the line is, under it when there is room, else above."""
     text = "outside the bar"
     down = 16 if edge + 22 < bottom else -6
@@ -268,7 +290,7 @@ def _steps(points: Sequence[tuple[float, float]], x: Axis, y: Axis, end: bool = 
     return path + (f"H{_unit(x.end)}" if end else "")
 
 
-def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 

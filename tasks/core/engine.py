@@ -167,7 +167,9 @@ def predict(model: nn.Module, split: Split, mean: list[float], std: list[float])
 # ---- the parts of fit
 
 
-def _batches(train: Split, recipe: Recipe, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(
+    train: Split, recipe: Recipe, epoch: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
     """The epoch's global batches; the last images that fill no batch wait for another epoch."""
     order = np.random.default_rng([recipe.seed, epoch]).permutation(len(train.labels_N))
     for start in range(0, len(order) - recipe.batch_size + 1, recipe.batch_size):

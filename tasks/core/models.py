@@ -196,11 +196,13 @@ def load_model(folder: Path) -> tuple[nn.Module, Spec]:
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True, assign=True)
     except RuntimeError as error:
-        raise BadInput(f"{folder}: the weights do not fit model.json: {str(error).splitlines()[-1].strip()}") from error
+        raise BadInput(
+            f"{folder}: the weights do not fit model.json: {str(error).splitlines()[-1].strip()}"
+        ) from error
     return model.to(memory_format=torch.channels_last).eval(), spec
 
 
-def _resized(layer: nn.Module, shape: dict[str, int]) -> nn.Module:
+def _resized(layer: nn.Module, shape: dict[str, Any]) -> nn.Module:
     """A layer like `layer`, with the widths of `shape`."""
     if isinstance(layer, nn.Conv2d):
         options = {k: getattr(layer, k) for k in ("kernel_size", "stride", "padding", "dilation")}

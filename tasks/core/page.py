@@ -31,7 +31,7 @@ def render(template: str, **context: Any) -> str:
     )
     environment.filters |= {
         "percent": percent, "points": points, "ms": milliseconds, "bytes": size, "count": count,
-        "times": times, "figure": figure, "code": code_span,
+        "short": short, "times": times, "figure": figure, "code": code_span,
     }  # fmt: skip
     return environment.get_template(template).render(context)
 
@@ -66,7 +66,7 @@ def milliseconds(value: float, unit: bool = False) -> str:
     """Three significant digits, no exponent."""
     if not _known(value):
         return ABSENT
-    decimals = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    decimals = 2 - math.floor(math.log10(float(f"{value:.3g}"))) if value > 0 else 0
     return f"{value:.{max(0, decimals)}f}" + (f"{NBSP}ms" if unit else "")
 
 
@@ -84,6 +84,14 @@ def size(value: float) -> str:
 def count(value: float) -> str:
     """78026 -> 78,026"""
     return f"{value:,.0f}" if _known(value) else ABSENT
+
+
+def short(value: float) -> str:
+    """11700000 -> 11.7 M"""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if _known(value) and value >= factor * 0.9995:
+            return milliseconds(value / factor) + NBSP + unit
+    return count(value)
 
 
 def times(value: float) -> str:

@@ -60,7 +60,7 @@ class Pruner:
         """Remove the next part."""
         self._pruner.step()
         # Slicing leaves weights in another memory format, which sums in another order.
-        self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model.to(memory_format=torch.channels_last)
 
 
 def _classifier(model: nn.Module) -> nn.Module:

@@ -28,7 +28,8 @@ def answer(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[str, 
     """What was selected, in a headline, and the figures under it."""
     selected, dense = rows[metrics["selected"]], rows[DENSE]
     return {
-        "headline": _headline(metrics),
+        "headline": headline(metrics),
+        "reason": metrics["reason"].partition(metrics["selected"]),
         "metrics": metrics,
         "selected": selected,
         "dense": dense,
@@ -40,7 +41,8 @@ def answer(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[str, 
     }  # fmt: skip
 
 
-def _headline(metrics: dict[str, Any]) -> str:
+def headline(metrics: dict[str, Any]) -> str:
+    """The outcome in one line: what the selected model gains and loses against the dense one."""
     if metrics["selected"] == DENSE:
         if metrics["passed"]:
             return f"The dense model is the {metrics['objective']} within the bar"
@@ -128,7 +130,7 @@ def learning(train: Path, prune: Path) -> dict[str, Any]:
         for i, (ratio, rows) in enumerate(pruned.items())
     ]
     final = 100 * trained["val_accuracy"]
-    pruned_metrics = {ratio: read_result(prune / ratio / "metrics.json") for ratio in pruned}
+    left = [("0", trained), *((r, read_result(prune / r / "metrics.json")) for r in pruned)]
     return {
         "figures": [
             _learning_figure("dense-accuracy", "Dense model: accuracy", "Accuracy, %", dense_accuracy),
@@ -139,7 +141,9 @@ def learning(train: Path, prune: Path) -> dict[str, Any]:
             ),
         ],
         "trained": trained,
-        "pruned": pruned_metrics,
+        "left": [
+            (r, m["parameters"], m["parameters"] / trained["parameters"], m["val_accuracy"]) for r, m in left
+        ],
     }  # fmt: skip
 
 

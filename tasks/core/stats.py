@@ -35,9 +35,7 @@ def drop_interval(
     return float(low), float(high)
 
 
-def calibration_error(
-    probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64], bins: int
-) -> float:
+def calibration_error(probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64], bins: int) -> float:
     """Expected calibration error: the mean gap between confidence and accuracy, weighted by how many
     images stand in each of `bins` equally wide bins of confidence.
 

@@ -1,15 +1,16 @@
-"""Augmentation of whole batches: one draw a sample, one pass of tensor operations a batch.
+"""Augmentation of whole batches, with draws of its own for every image, on the device that trains.
 
-Everything up to the normalisation works on grey levels 0..255, laid out as N images, H high, W wide,
-C channels (1 grey, 3 RGB), which is how a decoder gives them and what `channels_last` means. Flips and
-whole-pixel crops copy bytes; everything else that moves pixels is one bilinear sampling. Where a moved
-picture leaves the frame uncovered, its edge pixels are repeated: that fits photographs and drawings
-on a plain ground alike. Names carry their shape: x_NHWC, factor_N.
+Images stay N, H, W, C (C is 1 for grey, 3 for RGB) until the end, which is both how a decoder gives
+them and what `channels_last` means. Flips and crops alone copy bytes; as soon as pixels have to be
+interpolated, everything that moves them is one bilinear sampling. What a moved picture uncovers, and
+what is erased, takes the mean of the channel, which is 0 after normalisation. Names carry shapes:
+x_NHWC, factor_N; K is classes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 WHITE = 255.0
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as in torchvision
 SMALLEST_ZOOM = 0.1  # at strength 2 the lower end of the range could reach nothing
+ERASED_AREA, ERASED_ASPECT = (0.02, 0.33), (0.3, 3.3)  # share of the image; height to width
 
 
 def normalize(x_NHWC: Tensor, mean: list[float], std: list[float]) -> Tensor:
@@ -49,77 +51,73 @@ def mirror(x_NHWC: Tensor, flipped_N: Tensor, axis: int) -> Tensor:
     return both.index_select(0, torch.arange(n, device=x_NHWC.device) + n * flipped_N)
 
 
-def shift(x_NHWC: Tensor, down_N: Tensor, right_N: Tensor, most: int) -> Tensor:
-    """Move each picture by whole pixels, at most `most`; as padding by repetition and cropping."""
+def shift(x_NHWC: Tensor, down_N: Tensor, right_N: Tensor, most: int, fill_C: Tensor) -> Tensor:
+    """Move each picture by whole pixels, at most `most`, and fill up: a crop of the padded picture."""
     n, h, w, c = x_NHWC.shape
     padded_w = w + 2 * most
-    size, row = (h + 2 * most) * padded_w * c, padded_w * c
-    # A crop of a padded image is one run of `h` padded rows, of which the last columns are not wanted.
-    # The overhang keeps the last image's run inside the memory.
-    memory = x_NHWC.new_empty(n * size + 2 * most * c)
-    memory[n * size :] = 0
-    padded = memory[: n * size].view(n, h + 2 * most, padded_w, c)
-    inside = padded[:, most : most + h]
-    inside[:, :, most : most + w] = x_NHWC
-    inside[:, :, :most] = x_NHWC[:, :, :1]
-    inside[:, :, most + w :] = x_NHWC[:, :, -1:]
-    padded[:, :most] = inside[:, :1]
-    padded[:, most + h :] = inside[:, -1:]
+    row, size = padded_w * c, (h + 2 * most) * padded_w * c
+    # A crop is one run of `h` padded rows in memory, of which the last columns are not wanted: so an
+    # image is one copy, not `h` of them. One image more, since the last one's run may end beyond it.
+    memory = fill_C.repeat(size // c).repeat(n + 1)
+    memory[: n * size].view(n, h + 2 * most, padded_w, c)[:, most : most + h, most : most + w] = x_NHWC
     start_N = torch.arange(n, device=x_NHWC.device) * size + (most - down_N) * row + (most - right_N) * c
     runs = memory.unfold(0, h * row, 1).index_select(0, start_N)
     return runs.view(n, h, padded_w, c)[:, :, :w]
 
 
 def affine(x_NHWC: Tensor, degrees_N: Tensor, zoom_N: Tensor, flips_N2: Tensor, move_N2: Tensor) -> Tensor:
-    """Flip, then rotate about the centre and zoom, then move: one bilinear sampling, in float32.
+    """Flip, then rotate about the centre and zoom, then move: one bilinear sampling, filled with 0.
 
     Args:
+        x_NHWC: float32.
         degrees_N: counter-clockwise.
         zoom_N: above 1 enlarges.
         flips_N2: whether to flip left to right, and upside down.
         move_N2: pixels to the right, and down; fractions are allowed.
     """
-    _, h, w, c = x_NHWC.shape
-    side_2 = torch.tensor([w, h], dtype=torch.float32, device=x_NHWC.device)
+    _, h, w, _ = x_NHWC.shape
     radians_N = torch.deg2rad(degrees_N)
     cos_N, sin_N = radians_N.cos() / zoom_N, radians_N.sin() / zoom_N
     # grid_sample asks where in the input an output pixel comes from, with both sides 2 long.
     turn_N22 = torch.stack([cos_N, -sin_N * (h / w), sin_N * (w / h), cos_N], 1).view(-1, 2, 2)
     turn_N22 = turn_N22 * (1 - 2 * flips_N2.to(torch.float32))[:, :, None]
-    from_N21 = -turn_N22 @ (2 * move_N2 / side_2)[:, :, None]
-    grid = F.affine_grid(torch.cat([turn_N22, from_N21], 2), [len(x_NHWC), c, h, w], align_corners=False)
-    x_NCHW = x_NHWC.permute(0, 3, 1, 2).to(torch.float32)
-    moved = F.grid_sample(x_NCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return moved.permute(0, 2, 3, 1).contiguous()
+    # As affine_grid, which multiplies matrices for every pixel; sums of rows and columns do as well.
+    right_NW = _centres(w, x_NHWC.device) - move_N2[:, :1] * (2 / w)
+    down_NH = _centres(h, x_NHWC.device) - move_N2[:, 1:] * (2 / h)
+    across_N2W, along_N2H = turn_N22[:, :, :1] * right_NW[:, None], turn_N22[:, :, 1:] * down_NH[:, None]
+    grid_N2HW = across_N2W[:, :, None, :] + along_N2H[:, :, :, None]
+    moved_NCHW = F.grid_sample(x_NHWC.permute(0, 3, 1, 2), grid_N2HW.permute(0, 2, 3, 1), align_corners=False)
+    return moved_NCHW.permute(0, 2, 3, 1).contiguous()
 
 
-# ---- colour: float32 grey levels; factor 1 leaves the picture as it is, as in torchvision
+# ---- colour: float32 grey levels 0..255, a plane a channel (contiguous NCHW, several times faster here)
+# Factor 1 leaves the picture as it is, as in torchvision.
 
 
-def brightness(x_NHWC: Tensor, factor_N: Tensor) -> Tensor:
+def brightness(x_NCHW: Tensor, factor_N: Tensor) -> Tensor:
     """Towards black below 1, brighter above."""
-    return (x_NHWC * _wide(factor_N)).clamp_(0, WHITE)
+    return (x_NCHW * _wide(factor_N)).clamp_(0, WHITE)
 
 
-def contrast(x_NHWC: Tensor, factor_N: Tensor) -> Tensor:
+def contrast(x_NCHW: Tensor, factor_N: Tensor) -> Tensor:
     """Towards the picture's mean grey level below 1, away from it above."""
-    mean_N111 = _grey(x_NHWC).mean((1, 2, 3), keepdim=True)
-    return torch.lerp(mean_N111, x_NHWC, _wide(factor_N)).clamp_(0, WHITE)
+    mean_N111 = _grey(x_NCHW).mean((1, 2, 3), keepdim=True)
+    return torch.lerp(mean_N111, x_NCHW, _wide(factor_N)).clamp_(0, WHITE)
 
 
-def saturation(x_NHWC: Tensor, factor_N: Tensor) -> Tensor:
+def saturation(x_NCHW: Tensor, factor_N: Tensor) -> Tensor:
     """Towards grey below 1, away from it above. RGB only."""
-    return torch.lerp(_grey(x_NHWC), x_NHWC, _wide(factor_N)).clamp_(0, WHITE)
+    return torch.lerp(_grey(x_NCHW), x_NCHW, _wide(factor_N)).clamp_(0, WHITE)
 
 
-def hue(x_NHWC: Tensor, turn_N: Tensor) -> Tensor:
+def hue(x_NCHW: Tensor, turn_N: Tensor) -> Tensor:
     """Turn the hue by `turn_N`, where 1 is once around the colour circle. RGB only.
 
     To HSV and back; the way back is the closed form of https://en.wikipedia.org/wiki/HSL_and_HSV.
     """
-    red, green, blue = x_NHWC.unbind(3)
-    value = x_NHWC.amax(3)
-    chroma = value - x_NHWC.amin(3)
+    red, green, blue = x_NCHW.unbind(1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
     safe = chroma.clamp(min=1e-6)  # a grey pixel has no hue: any will do
     sixth = torch.where(
         value == red,
@@ -127,18 +125,19 @@ def hue(x_NHWC: Tensor, turn_N: Tensor) -> Tensor:
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     turned = sixth + 6 * turn_N[:, None, None]
-    channels = []
-    for offset in (5, 3, 1):
-        k = (turned + offset) % 6
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
-    return torch.stack(channels, 3)
+    turned_NCHW = torch.empty_like(x_NCHW)
+    for channel, offset in enumerate((5, 3, 1)):
+        k = turned + offset
+        k -= 6 * torch.floor(k / 6)
+        torch.sub(value, chroma * torch.minimum(k, 4 - k).clamp_(0, 1), out=turned_NCHW[:, channel])
+    return turned_NCHW
 
 
-def _grey(x_NHWC: Tensor) -> Tensor:
-    """x_NHW1"""
-    if x_NHWC.shape[3] == 1:
-        return x_NHWC
-    red, green, blue = x_NHWC.split(1, 3)
+def _grey(x_NCHW: Tensor) -> Tensor:
+    """x_N1HW"""
+    if x_NCHW.shape[1] == 1:
+        return x_NCHW
+    red, green, blue = (x_NCHW[:, i : i + 1] for i in range(3))
     return red * LUMA[0] + green * LUMA[1] + blue * LUMA[2]
 
 
@@ -150,134 +149,136 @@ def _wide(x_N: Tensor) -> Tensor:
 
 
 class BatchAugment:
-    """The operations of a policy, each drawn for every sample on its own.
+    """A policy, ready to be applied.
 
     `strength` (0..2) scales every range: angles, zoom, moves, crop (rounded to whole pixels), colours,
-    and the probability of erasing. Flips, mixup and cutmix know only on and off; 0 is all off.
+    and the probability of erasing. Flips, mixup and cutmix know only on and off; at 0 all is off and
+    only the normalisation stays.
 
     Args:
         policy: what `tasks.augment.resolve_policy` returns.
     """
 
-    def __init__(self, policy: dict[str, Any], strength: float = 1.0) -> None:
+    def __init__(self, policy: Mapping[str, Any], strength: float = 1.0) -> None:
         self.mean: list[float] = policy["channel_mean"]
         self.std: list[float] = policy["channel_std"]
-        on: dict[str, dict[str, Any]] = policy["operations"] if strength > 0 else {}
+        on: Mapping[str, Mapping[str, float]] = policy["operations"] if strength > 0 else {}
 
-        def width(name: str, what: str) -> float:
-            if name not in on:
-                return 0.0
-            low, high = on[name][what]
-            return float(high - low) / 2 * strength
+        def scaled(name: str, key: str) -> float:
+            return on.get(name, {}).get(key, 0.0) * strength
 
-        self._flips = [
-            on.get(name, {}).get("probability", 0.0) for name in ("flip_horizontal", "flip_vertical")
-        ]
-        self._crop = math.floor(width("crop", "pixels") + 0.5)
-        self._degrees = width("rotate", "degrees")
-        self._zoom = width("scale", "factor")
-        self._move = width("translate", "fraction")
-        self._colours = [
-            (change, width(name, "factor"))
-            for name, change in (
-                ("brightness", brightness),
-                ("contrast", contrast),
-                ("saturation", saturation),
-            )
-            if name in on
-        ]
-        self._hue = min(0.5, width("hue", "turns"))
-        self._erase: dict[str, Any] | None = on.get("erase")
-        self._erase_probability = min(1.0, self._erase["probability"] * strength) if self._erase else 0.0
-        self._mixup: float = on.get("mixup", {}).get("alpha", 0.0)
-        self._cutmix: float = on.get("cutmix", {}).get("alpha", 0.0)
+        self._flips = ("flip_horizontal" in on, "flip_vertical" in on)
+        self._crop = math.floor(scaled("crop", "pixels") + 0.5)
+        self._degrees, self._zoom = scaled("affine", "rotate"), scaled("affine", "scale")
+        self._move = scaled("affine", "translate")
+        self._interpolates = bool(self._degrees or self._zoom or self._move)
+        changes = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+        self._colours = [(change, scaled(name, "range")) for name, change in changes.items() if name in on]
+        self._hue = min(0.5, scaled("hue", "range"))
+        self._erase = min(1.0, scaled("erase", "probability"))
+        self._mixup = on.get("mixup", {}).get("alpha", 0.0)
+        self._cutmix = on.get("cutmix", {}).get("alpha", 0.0)
 
     def __call__(
         self, x_NHWC: Tensor, labels_N: Tensor, generator: torch.Generator, num_classes: int
     ) -> tuple[Tensor, Tensor]:
-        """uint8 images and int64 labels, on the device of `generator` -> x_NCHW, targets_NK.
+        """Augmented and normalised images, and their targets.
 
-        x_NCHW is float32, channels_last, normalised; targets_NK float32, each row adds up to 1: one-hot,
-        or mixed as the images are. Equal inputs and an equal state of `generator` give equal outputs.
+        Args:
+            x_NHWC: uint8.
+            labels_N: int64.
+            generator: on the same device; its state alone decides what is drawn.
+
+        Returns:
+            x_NCHW, float32, channels_last, and targets_NK, float32, rows adding up to 1: one-hot, or
+            mixed as the images are.
         """
-        n = len(labels_N)
+        n, draws = len(labels_N), generator
         targets_NK = torch.zeros(n, num_classes, device=x_NHWC.device).scatter_(1, labels_N[:, None], 1.0)
-        moved_NHWC = self._moved(x_NHWC, generator)
-        levels_NHWC = self._coloured(
-            moved_NHWC.to(torch.float32, memory_format=torch.contiguous_format), generator
-        )
-        out_NHWC = self._normalized(levels_NHWC)
-        if self._erase is not None:
-            out_NHWC = out_NHWC.masked_fill(self._holes(out_NHWC, generator), 0.0)  # 0 is the mean
+        flips_N2 = torch.rand(n, 2, generator=draws, device=draws.device) < 0.5
+        crop_N2 = torch.randint(-self._crop, self._crop + 1, (n, 2), generator=draws, device=draws.device)
+        if not self._interpolates:
+            x_NHWC = self._moved(x_NHWC, flips_N2, crop_N2)
+        x_NHWC = x_NHWC.to(torch.float32, memory_format=torch.contiguous_format)
+        x_NHWC = self._normalized(self._coloured(x_NHWC, draws))
+        if self._interpolates:
+            x_NHWC = self._sampled(x_NHWC, flips_N2, crop_N2, draws)
+        if self._erase:
+            x_NHWC = x_NHWC * (1 - self._holes(x_NHWC, draws))
         if self._mixup or self._cutmix:
-            own_NHW1 = self._own_share(out_NHWC, generator)
-            partner_N = torch.randperm(n, generator=generator, device=x_NHWC.device)
-            out_NHWC = torch.lerp(out_NHWC.index_select(0, partner_N), out_NHWC, own_NHW1)
+            own_NHW1 = self._own_share(x_NHWC, draws)
+            partner_N = torch.randperm(n, generator=draws, device=draws.device)
+            x_NHWC = torch.lerp(x_NHWC.index_select(0, partner_N), x_NHWC, own_NHW1)
             targets_NK = torch.lerp(targets_NK[partner_N], targets_NK, own_NHW1.mean((1, 2)))
-        return out_NHWC.permute(0, 3, 1, 2), targets_NK
+        return x_NHWC.permute(0, 3, 1, 2), targets_NK
 
-    def _moved(self, x_NHWC: Tensor, generator: torch.Generator) -> Tensor:
-        """Flipped and cropped as bytes, or all in one sampling where pixels must be interpolated."""
-        n, h, w, _ = x_NHWC.shape
-        flips_N2 = torch.stack([_uniform(n, 0, 1, generator) < p for p in self._flips], 1)
-        crop_N2 = torch.randint(
-            -self._crop, self._crop + 1, (n, 2), generator=generator, device=generator.device
-        )
-        if self._degrees or self._zoom or self._move:
-            side_2 = torch.tensor([w, h], dtype=torch.float32, device=x_NHWC.device)
-            move_N2 = torch.stack([_uniform(n, -self._move, self._move, generator) for _ in range(2)], 1)
-            return affine(
-                x_NHWC,
-                _uniform(n, -self._degrees, self._degrees, generator),
-                _uniform(n, max(SMALLEST_ZOOM, 1 - self._zoom), 1 + self._zoom, generator),
-                flips_N2,
-                crop_N2 + move_N2 * side_2,
-            )
-        for flipped_N, probability, axis in zip(flips_N2.unbind(1), self._flips, (2, 1), strict=True):
-            if probability:
+    def _moved(self, x_NHWC: Tensor, flips_N2: Tensor, crop_N2: Tensor) -> Tensor:
+        for on, flipped_N, axis in zip(self._flips, flips_N2.unbind(1), (2, 1), strict=True):
+            if on:
                 x_NHWC = mirror(x_NHWC, flipped_N, axis)
         if self._crop:
-            x_NHWC = shift(x_NHWC, crop_N2[:, 1], crop_N2[:, 0], self._crop)
+            fill = [round(WHITE * m) for m in self.mean]
+            fill_C = torch.tensor(fill, dtype=torch.uint8, device=x_NHWC.device)
+            x_NHWC = shift(x_NHWC, crop_N2[:, 1], crop_N2[:, 0], self._crop, fill_C)
         return x_NHWC
+
+    def _sampled(
+        self, x_NHWC: Tensor, flips_N2: Tensor, crop_N2: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        n, h, w, _ = x_NHWC.shape
+        right_N = _uniform(n, -self._move * w, self._move * w, generator)
+        down_N = _uniform(n, -self._move * h, self._move * h, generator)
+        return affine(
+            x_NHWC,
+            _uniform(n, -self._degrees, self._degrees, generator),
+            _uniform(n, max(SMALLEST_ZOOM, 1 - self._zoom), 1 + self._zoom, generator),
+            flips_N2 & torch.tensor(self._flips, device=x_NHWC.device),
+            crop_N2 + torch.stack([right_N, down_N], 1),
+        )
 
     def _coloured(self, x_NHWC: Tensor, generator: torch.Generator) -> Tensor:
-        for change, most in self._colours:
-            x_NHWC = change(x_NHWC, _uniform(len(x_NHWC), max(0.0, 1 - most), 1 + most, generator))
+        n = len(x_NHWC)
+        if not self._colours and not self._hue:
+            return x_NHWC
+        x_NCHW = x_NHWC.permute(0, 3, 1, 2).contiguous()
+        for change, spread in self._colours:
+            x_NCHW = change(x_NCHW, _uniform(n, max(0.0, 1 - spread), 1 + spread, generator))
         if self._hue:
-            x_NHWC = hue(x_NHWC, _uniform(len(x_NHWC), -self._hue, self._hue, generator))
-        return x_NHWC
+            x_NCHW = hue(x_NCHW, _uniform(n, -self._hue, self._hue, generator))
+        return x_NCHW.permute(0, 2, 3, 1).contiguous()
 
     def _normalized(self, x_NHWC: Tensor) -> Tensor:
-        """As `normalize`, in place; whole rows, since a loop over three channels is slow."""
+        """As `normalize`, in place and by whole images: inner loops over three channels are slow."""
         scale_C, shift_C = _line(self.mean, self.std, x_NHWC.device)
-        w = x_NHWC.shape[2]
-        x_NHWC.flatten(2).mul_(scale_C.repeat(w)).add_(shift_C.repeat(w))
+        pixels = x_NHWC.shape[1] * x_NHWC.shape[2]
+        x_NHWC.flatten(1).mul_(scale_C.repeat(pixels)).add_(shift_C.repeat(pixels))
         return x_NHWC
 
     def _holes(self, x_NHWC: Tensor, generator: torch.Generator) -> Tensor:
-        """mask_NHW1 of random erasing (Zhong et al. 2017, arXiv:1708.04896).
+        """mask_NHW1, 1 inside, of random erasing (Zhong et al. 2017, arXiv:1708.04896).
 
-        Where the paper draws again until the rectangle fits, its sides are cut to the image's.
+        Area and aspect as in torchvision. Where the paper draws again until the rectangle fits, its
+        sides are cut to the image's.
         """
-        assert self._erase is not None
         n, h, w, _ = x_NHWC.shape
-        area_N = _uniform(n, *self._erase["area"], generator) * (h * w)
+        area_N = _uniform(n, ERASED_AREA[0], ERASED_AREA[1], generator) * (h * w)
         # On a log scale, so that high and wide are equally likely.
-        aspect_N = _uniform(n, *map(math.log, self._erase["aspect"]), generator).exp()
+        low, high = (math.log(aspect) for aspect in ERASED_ASPECT)
+        aspect_N = _uniform(n, low, high, generator).exp()
         high_N = (area_N * aspect_N).sqrt().round().clamp(1, h)
         wide_N = (area_N / aspect_N).sqrt().round().clamp(1, w)
         top_N = (_uniform(n, 0, 1, generator) * (h - high_N + 1)).floor()
         left_N = (_uniform(n, 0, 1, generator) * (w - wide_N + 1)).floor()
-        erased_N = _uniform(n, 0, 1, generator) < self._erase_probability
+        erased_N = _uniform(n, 0, 1, generator) < self._erase
         return _rectangles(top_N, left_N, high_N * erased_N, wide_N, h, w)
 
     def _own_share(self, x_NHWC: Tensor, generator: torch.Generator) -> Tensor:
-        """How much of each pixel stays the sample's own, [N, H, W, 1] or, for mixup, [N, 1, 1, 1].
+        """How much of each pixel stays the image's own, [N, H, W, 1] or, for mixup, [N, 1, 1, 1].
 
-        The rest is its partner's. Each sample has its own lambda. mixup (Zhang et al. 2018,
-        arXiv:1710.09412) blends; CutMix (Yun et al. 2019, arXiv:1905.04899) pastes a rectangle, cut off
-        at the frame, and what counts is the area that was pasted. With both on, a coin decides for
-        each sample.
+        The rest is its partner's; each image has its own lambda. mixup (Zhang et al. 2018,
+        arXiv:1710.09412) blends. CutMix (Yun et al. 2019, arXiv:1905.04899) pastes a rectangle, cut off
+        at the frame, and what counts is the area that was pasted. With both on, each image tosses a
+        coin.
         """
         n, h, w, _ = x_NHWC.shape
         if not self._cutmix:
@@ -286,11 +287,11 @@ class BatchAugment:
         high_N, wide_N = (side_N * h).round(), (side_N * w).round()
         top_N = (_uniform(n, 0, h, generator).floor() - high_N / 2).ceil()
         left_N = (_uniform(n, 0, w, generator).floor() - wide_N / 2).ceil()
-        pasted_NHW1 = 1 - _rectangles(top_N, left_N, high_N, wide_N, h, w).to(torch.float32)
+        kept_NHW1 = 1 - _rectangles(top_N, left_N, high_N, wide_N, h, w)
         if not self._mixup:
-            return pasted_NHW1
-        pastes_N = _uniform(n, 0, 1, generator) < 0.5
-        return torch.where(_wide(pastes_N), pasted_NHW1, _wide(_beta(self._mixup, n, generator)))
+            return kept_NHW1
+        cut_N = _uniform(n, 0, 1, generator) < 0.5
+        return torch.where(_wide(cut_N), kept_NHW1, _wide(_beta(self._mixup, n, generator)))
 
 
 # ---- draws and shapes
@@ -308,10 +309,16 @@ def _beta(alpha: float, n: int, generator: torch.Generator) -> Tensor:
 
 
 def _rectangles(top_N: Tensor, left_N: Tensor, high_N: Tensor, wide_N: Tensor, h: int, w: int) -> Tensor:
-    """mask_NHW1, true inside."""
+    """mask_NHW1, float32: 1 inside, 0 outside."""
 
     def within(start_N: Tensor, length_N: Tensor, side: int) -> Tensor:
         at = torch.arange(side, device=start_N.device)
-        return (at >= start_N[:, None]) & (at < (start_N + length_N)[:, None])
+        return ((at >= start_N[:, None]) & (at < (start_N + length_N)[:, None])).to(torch.float32)
 
-    return (within(top_N, high_N, h)[:, :, None] & within(left_N, wide_N, w)[:, None, :])[..., None]
+    # An outer product of floats is vectorised; `and` of bytes is not, and takes four times as long.
+    return (within(top_N, high_N, h)[:, :, None] * within(left_N, wide_N, w)[:, None, :])[..., None]
+
+
+def _centres(side: int, device: torch.device) -> Tensor:
+    """Where grid_sample puts the centres of a row of pixels, from -1 to 1."""
+    return (2 * torch.arange(side, device=device) + 1) / side - 1

@@ -1,0 +1,149 @@
+"""The whole pipeline on scikit-learn's digits, as a user of DVC runs it."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import yaml
+
+from tests.integration.project import make_project, repro, run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
+    """A project in which `dvc repro` has run."""
+    folder = make_project(tmp_path_factory.mktemp("repro") / "project", digits)
+    repro(folder)
+    return folder
+
+
+def metrics(folder: Path, stage: str) -> dict[str, object]:
+    content: dict[str, object] = json.loads((folder / "data" / stage / "metrics.json").read_text())
+    return content
+
+
+def test_repro_selects_a_model_that_predicts_when_it_has_run(done: Path) -> None:
+    selected = metrics(done, "select")
+    keys = ("selected", "accuracy", "accuracy_dense", "drop_points", "drop_points_ci95", "speedup_b1")
+    assert all(key in selected for key in (*keys, "size_ratio"))
+    assert float(str(selected["accuracy_dense"])) > 0.8
+    model = onnxruntime.InferenceSession((done / "data/select/model.onnx").read_bytes())
+    images = np.load(done / "data/ingest/test_images.npy")
+    labels = np.load(done / "data/ingest/test_labels.npy")
+    logits = model.run(None, {"image": images})[0]
+    assert (logits.argmax(1) == labels).mean() == pytest.approx(selected["accuracy"])
+    assert json.loads((done / "data/select/labels.json").read_text())[3] == "digit 3"
+
+
+def test_repro_makes_every_candidate_when_it_has_run(done: Path) -> None:
+    table = pd.read_csv(done / "data/select/candidates.csv").set_index("candidate")
+    assert set(table.index) == {"dense-fp32", "dense-int8", "prune-0.5-fp32", "prune-0.5-int8"}
+    assert table.loc["prune-0.5-fp32", "parameters"] < 0.5 * table.loc["dense-fp32", "parameters"]
+    assert table.loc["dense-int8", "size_bytes"] < 0.6 * table.loc["dense-fp32", "size_bytes"]
+    assert (table["p50_ms_b1_t1"] > 0).all()
+    assert table["selected"].sum() == 1
+    for name in table.index:
+        described = json.loads((done / "data/quantize" / name / "metrics.json").read_text())
+        assert (described["nodes_int8"] > 0) == name.endswith("int8")
+
+
+def test_repro_runs_nothing_when_nothing_has_changed(done: Path) -> None:
+    assert "Running stage" not in repro(done)
+    assert "up to date" in run(done, sys.executable, "-m", "dvc", "status")
+
+
+def test_repro_runs_only_what_depends_on_it_when_a_param_changes(done: Path) -> None:
+    params = yaml.safe_load((done / "params.yaml").read_text())
+    params["select"]["max_drop_points"] = 4.0
+    before = (done / "params.yaml").read_text()
+    (done / "params.yaml").write_text(yaml.safe_dump(params))
+    printed = repro(done, "--dry")
+    (done / "params.yaml").write_text(before)
+    ran = {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")}
+    assert ran == {"select", "report"}
+
+
+def test_dvc_shows_metrics_and_plots_when_asked(done: Path) -> None:
+    shown = run(done, sys.executable, "-m", "dvc", "metrics", "show")
+    assert "data/select/metrics.json" in shown
+    assert "data/evaluate/metrics.json" in shown
+    run(done, sys.executable, "-m", "dvc", "plots", "show")
+    assert (done / "dvc_plots" / "index.html").exists()
+
+
+def test_outputs_are_the_same_to_the_bit_when_made_anew(done: Path, digits: Path, tmp_path: Path) -> None:
+    again = make_project(tmp_path / "again", digits)
+    repro(again)
+    timed = {"latency.json", "candidates.csv", "model_card.md", "report.html", "metrics.json", "model.onnx"}
+    for path in sorted((done / "data").rglob("*")):
+        chosen_by_the_clock = path.name in timed and path.parent.name in ("evaluate", "select", "report")
+        if path.is_file() and (path.name == "accuracy.json" or not chosen_by_the_clock):
+            other = again / path.relative_to(done)
+            assert path.read_bytes() == other.read_bytes(), path.relative_to(done)
+
+
+def _killed_after(folder: Path, stage: str, line: str) -> None:
+    """Start a stage and kill it and all its children as soon as it prints `line`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "--single-item", stage],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    seen = next((text for text in process.stdout if text.startswith(line)), None)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert seen is not None, f"{stage} never printed {line!r}"
+    time.sleep(1)  # children of the killed group let go of their files
+
+
+@pytest.mark.parametrize(("stage", "line"), [("tune", "tune 1/3"), ("train", "train 2/4")])
+def test_stage_ends_as_if_unbroken_when_killed_in_the_middle_and_run_again(
+    stage: str, line: str, done: Path, digits: Path, tmp_path: Path
+) -> None:
+    folder = make_project(tmp_path / "killed", digits)
+    repro(folder, "augment" if stage == "tune" else "tune")
+    _killed_after(folder, stage, line)
+    assert not (folder / "data" / stage).exists(), "nothing half-written"
+    assert any((folder / ".modelpress" / stage).iterdir()), "something to go on from"
+    repro(folder, "--single-item", stage)
+    for path in (done / "data" / stage).iterdir():
+        other = folder / "data" / stage / path.name
+        assert _digest(path) == _digest(other), path.name
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_train_learns_when_torchrun_starts_two_ranks(digits: Path, tmp_path: Path) -> None:
+    folder = make_project(tmp_path / "ranks", digits, tune={"trials": 0})
+    repro(folder, "train", PET_NPROC_PER_NODE="2")
+    assert metrics(folder, "train")["threads"] == 1
+    assert float(str(metrics(folder, "train")["val_accuracy"])) > 0.7
+
+
+def test_train_is_refused_in_one_line_when_two_ranks_do_not_divide_the_batch(
+    digits: Path, tmp_path: Path
+) -> None:
+    folder = make_project(tmp_path / "odd", digits, tune={"trials": 0}, train={"batch_size": 63})
+    repro(folder, "tune")
+    command = (sys.executable, "-m", "dvc", "repro", "train")
+    printed = run(folder, *command, code=255, PET_NPROC_PER_NODE="2")
+    assert "train: train.batch_size (63) is global and must be a multiple of the 2 ranks" in printed
+    assert not (folder / "data/train").exists()

@@ -1,0 +1,132 @@
+"""The training loop: it learns, repeats itself to the bit, resumes, and says when it cannot go on."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tasks.core.data import Split
+from tasks.core.dist import World
+from tasks.core.engine import Epoch, Recipe, Teacher, fit, predict
+from tasks.core.errors import BadInput, StageFailed
+from tasks.core.models import Spec, build
+from tasks.core.transforms import BatchAugment
+
+ALONE = World(0, 1, torch.device("cpu"))
+POLICY: dict[str, Any] = {
+    "image_shape": [16, 16, 1],
+    "channel_mean": [0.3],
+    "channel_std": [0.3],
+    "operations": {"crop": {"pixels": 1}},
+    "left_out": {},
+    "seed": 0,
+}
+RECIPE = Recipe(epochs=3, batch_size=32, lr=0.05, ema_decay=0.9)
+
+
+def stripes(count: int, seed: int) -> Split:
+    """Noise with a bright row or a bright column: two classes that a small network tells apart."""
+    draws = np.random.default_rng(seed)
+    images = draws.integers(0, 120, (count, 16, 16, 1)).astype(np.uint8)
+    labels = (np.arange(count) % 2).astype(np.int64)
+    for i, label in enumerate(labels):
+        where = draws.integers(2, 14)
+        images[(i, where) if label else (i, slice(None), where)] = 255
+    return Split(images, labels)
+
+
+TRAIN, VAL = stripes(512, 0), stripes(128, 1)
+
+
+def network(seed: int = 0, dropout: float = 0.1) -> nn.Module:
+    torch.manual_seed(seed)
+    return build(Spec("resnet_small", 8, dropout, (16, 16, 1), 2))
+
+
+def train(model: nn.Module, recipe: Recipe = RECIPE, **options: Any) -> list[Epoch]:
+    return fit(model, recipe, TRAIN, VAL, BatchAugment(POLICY), 2, ALONE, **options)
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("schedule", ["cosine", "step", "exponential", "constant"])
+def test_fit_learns_when_there_is_something_to_learn(optimizer: str, schedule: str) -> None:
+    recipe = replace(RECIPE, optimizer=optimizer, schedule=schedule, lr=0.05 if optimizer == "sgd" else 0.005)
+    history = train(network(), recipe)
+    assert history[-1].val_accuracy > 0.95
+    assert history[-1].train_loss < history[0].train_loss
+
+
+def test_fit_gives_the_same_weights_to_the_bit_when_run_twice() -> None:
+    one, two = network(), network()
+    assert train(one) == train(two)
+    assert same(one, two)
+
+
+def test_fit_ends_with_the_same_weights_when_it_was_cut_off_and_resumed(tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(row: Epoch) -> None:
+        if row.epoch == 2:
+            raise Killed
+
+    whole, broken, resumed = network(), network(), network(seed=9)
+    history = train(whole)
+    with pytest.raises(Killed):
+        train(broken, checkpoint=tmp_path / "c.pt", on_epoch=kill)
+    assert train(resumed, checkpoint=tmp_path / "c.pt") == history
+    assert same(whole, resumed)
+
+
+def test_fit_stops_early_when_the_validation_loss_no_longer_falls() -> None:
+    recipe = replace(RECIPE, epochs=30, early_stopping=2, schedule="constant", ema_decay=0.0)
+    history = train(network(), recipe)
+    losses = [row.val_loss for row in history]
+    assert len(history) < 30
+    assert losses.index(min(losses)) == len(losses) - 3
+
+
+def test_fit_follows_the_teacher_when_it_has_all_the_weight() -> None:
+    teacher = network(seed=1, dropout=0.0)
+    train(teacher)
+    student = network(seed=2)
+    noise = Split(TRAIN.images_NHWC, np.random.default_rng(0).permutation(TRAIN.labels_N))
+    wise = Teacher(teacher.eval(), temperature=2.0, weight=1.0)
+    fit(student, RECIPE, noise, VAL, BatchAugment(POLICY), 2, ALONE, teacher=wise)
+    agreement = predict(student, VAL, [0.3], [0.3]).argmax(1) == predict(teacher, VAL, [0.3], [0.3]).argmax(1)
+    assert agreement.float().mean() > 0.95, "labels are noise: only the teacher could have taught this"
+
+
+def test_fit_stops_in_one_line_when_the_loss_is_not_finite() -> None:
+    with pytest.raises(StageFailed, match=r"the loss is (nan|inf) in epoch \d: lower lr \(1e\+30\)"):
+        train(network(), replace(RECIPE, lr=1e30, warmup_epochs=0))
+
+
+def test_fit_is_refused_when_the_batch_is_larger_than_the_data() -> None:
+    with pytest.raises(BadInput, match=r"batch_size \(1024\)"):
+        train(network(), replace(RECIPE, batch_size=1024))
+
+
+def test_fit_is_refused_when_the_ranks_do_not_divide_the_batch() -> None:
+    with pytest.raises(BadInput, match="multiple of the 3 ranks"):
+        fit(network(), RECIPE, TRAIN, VAL, BatchAugment(POLICY), 2, World(0, 3, torch.device("cpu")))
+
+
+def test_weight_decay_leaves_norms_and_biases_alone_when_it_is_large() -> None:
+    recipe = replace(RECIPE, epochs=1, lr=1e-9, weight_decay=1e6, ema_decay=0.0, momentum=0.0)
+    model = network()
+    train(model, recipe)
+    norms = [p for p in model.parameters() if p.ndim == 1]
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    before = [p for p in network().parameters() if p.ndim > 1]
+    assert all((p - p.round()).abs().max() < 1e-3 or p.shape == (2,) for p in norms)
+    assert all((a / b).abs().median() < 0.999 for a, b in zip(weights, before, strict=True))

@@ -1,0 +1,130 @@
+"""Export, quantization and the harness around ONNX Runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tasks.core.errors import BadInput
+from tasks.core.export import export
+from tasks.core.models import ARCHITECTURES, Spec, build
+from tasks.core.quantization import node_counts, quantize_int8
+from tasks.core.runtime import fingerprint, latencies, peak_memory_mb, predict, session
+from tasks.core.transforms import normalize
+
+SHAPE, MEAN, STD = (28, 28, 1), [0.3], [0.35]
+
+
+def images(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (count, *SHAPE)).astype(np.uint8)
+
+
+def network(arch: str = "resnet_small") -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = build(Spec(arch, 16, 0.0, SHAPE, 4))
+    with torch.no_grad():  # batch norm's statistics of an untrained network say nothing
+        for _ in range(3):
+            model.train()(normalize(torch.tensor(images(64)), MEAN, STD))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export(network(), SHAPE, MEAN, STD, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def quantized(exported: Path) -> Path:
+    path = exported.with_name("int8.onnx")
+    quantize_int8(exported, images(64), "minmax", True, path)
+    return path
+
+
+SLOW = [pytest.param(arch, marks=pytest.mark.slow) for arch in ARCHITECTURES if arch != "resnet_small"]
+
+
+@pytest.mark.parametrize("arch", ["resnet_small", *SLOW])
+def test_export_computes_what_torch_does_when_given_raw_images(arch: str, tmp_path: Path) -> None:
+    model, path = network(arch), tmp_path / "model.onnx"
+    export(model, SHAPE, MEAN, STD, path)
+    for batch in (1, 7):
+        x_NHWC = images(batch)
+        with torch.inference_mode():
+            wanted = model(normalize(torch.tensor(x_NHWC), MEAN, STD)).numpy()
+        assert predict(session(path, 1), x_NHWC) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_export_is_equal_bytes_and_names_no_path_when_done_twice(exported: Path, tmp_path: Path) -> None:
+    export(network(), SHAPE, MEAN, STD, tmp_path / "again.onnx")
+    content = exported.read_bytes()
+    assert content == (tmp_path / "again.onnx").read_bytes()
+    assert b"site-packages" not in content
+    assert b".py" not in content
+
+
+def test_export_takes_uint8_and_gives_logits_when_its_interface_is_read(exported: Path) -> None:
+    run = session(exported, 1)
+    (given,), (gives,) = run.get_inputs(), run.get_outputs()
+    assert (given.name, given.type, given.shape[1:]) == ("image", "tensor(uint8)", list(SHAPE))
+    assert (gives.name, gives.type, gives.shape[1:]) == ("logits", "tensor(float)", [4])
+
+
+def test_quantized_model_agrees_with_the_float_one_when_calibrated(exported: Path, quantized: Path) -> None:
+    wanted, got = (predict(session(path, 1), images(200)) for path in (exported, quantized))
+    error = np.abs(wanted - got).mean() / np.abs(wanted).mean()
+    assert error < 0.1
+    assert quantized.stat().st_size < 0.6 * exported.stat().st_size
+
+
+def test_node_counts_finds_every_convolution_when_quantized(exported: Path, quantized: Path) -> None:
+    graph = onnx.load(exported).graph
+    weighted = sum(node.op_type in ("Conv", "Gemm", "MatMul") for node in graph.node)
+    assert node_counts(exported) == {"nodes_int8": 0, "nodes_fp32": weighted}
+    assert node_counts(quantized) == {"nodes_int8": weighted, "nodes_fp32": 0}
+
+
+def test_quantized_weights_have_seven_bits_when_read_back(quantized: Path) -> None:
+    arrays = [onnx.numpy_helper.to_array(i) for i in onnx.load(quantized).graph.initializer]
+    weights = [array for array in arrays if array.dtype == np.int8 and array.ndim > 1]
+    assert weights
+    assert max(np.abs(array.astype(int)).max() for array in weights) <= 64
+
+
+def test_latencies_are_ordered_percentiles_when_measured(exported: Path, quantized: Path) -> None:
+    timed = latencies({"a": exported, "b": quantized}, images(8), 4, 1, 30)
+    for percentiles in timed.values():
+        assert 0 < percentiles["p50_ms"] <= percentiles["p95_ms"] <= percentiles["p99_ms"]
+
+
+def test_latency_is_longer_when_the_batch_is(exported: Path) -> None:
+    one, many = (latencies({"m": exported}, images(64), batch, 1, 20)["m"]["p50_ms"] for batch in (1, 64))
+    assert many > 5 * one
+
+
+def test_peak_memory_is_that_of_a_process_of_its_own_when_measured(exported: Path) -> None:
+    assert 20 < peak_memory_mb(exported, 8) < 300
+
+
+def test_fingerprint_names_the_processor_when_asked() -> None:
+    machine = fingerprint()
+    assert machine["cpu_model"]
+    assert machine["threads"] >= 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model"])
+def test_session_is_refused_in_one_line_when_the_file_is_no_model(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"model\.onnx: not a model") as refused:
+        session(path, 1)
+    assert "\n" not in str(refused.value)
+
+
+def test_session_is_refused_in_one_line_when_there_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no such file"):
+        session(tmp_path / "model.onnx", 1)

@@ -1,0 +1,301 @@
+"""What the report says, without a browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tasks.core.candidates import DENSE
+from tasks.core.charts import Axis, Dot, Line, interval, lines, scatter
+from tasks.core.errors import BadInput, StageFailed
+from tasks.core.page import count, milliseconds, percent, points, short, size, times
+from tasks.core.params import ReportParams, SelectParams
+from tasks.core.pictures import LARGEST, image_uri
+from tasks.core.sections import headline
+from tasks.report import report
+from tasks.select import select
+from tests.builders import CANDIDATES, Made, build
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Balanced(HTMLParser):
+    """Collects tags that are closed in the wrong order, and the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, _: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, *_: object) -> None:
+        """An element without content is balanced in itself."""
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+
+def make(root: Path, mistakes: int = 24, select_params: SelectParams | None = None, **changes: Any) -> str:
+    folders = build(root, **changes)
+    for name in ("select", "report"):
+        (root / name).mkdir()
+    select(select_params or SelectParams(), out=root / "select", **folders.select)
+    report(ReportParams(title="Example", mistakes=mistakes), out=root / "report", **folders.report)
+    return (root / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def text_of(page: str) -> str:
+    """The page's text, with every run of blanks as one; its tags must be balanced."""
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.wrong == [] and parser.open == []
+    return " ".join(parser.text.split())
+
+
+def test_answer_comes_first_when_a_candidate_was_selected(tmp_path: Path) -> None:
+    text = text_of(make(tmp_path / "data"))
+    first = text.index("3.19\u00d7 faster, 3.59\u00d7 smaller, 0.46 points less accurate")
+    assert first < text.index("91.85 %") < text.index("95 % interval 0.05 to 0.87") < text.index("Candidates")
+    sections = ["Candidates", "Accuracy against latency and size", "Learning", "Tuning"]
+    sections += [
+        "Where the selected model errs",
+        "Most confident mistakes",
+        "Augmentation",
+        "Data",
+        "Provenance",
+    ]
+    found = re.findall(r"<h2>(.*?)</h2>", make(tmp_path / "again"))
+    assert found == sections
+
+
+def test_verdicts_are_words_when_candidates_are_listed(tmp_path: Path) -> None:
+    page = make(tmp_path / "data")
+    verdicts = re.findall(r'class="verdict[^"]*">([^<]*)<', page)
+    assert verdicts.count("✕ outside the bar") == 2
+    assert verdicts.count("✓ selected") == 1
+    assert verdicts.count("the reference") == 1
+    assert verdicts.count("within the bar") == 4
+    assert page.count('<tr class="selected">') == 3  # candidates, sizes, latencies
+
+
+@pytest.mark.parametrize(
+    ("candidates", "wanted"),
+    [
+        (
+            (Made(DENSE), Made("prune-0.5-fp32", 3, 0.4, 0.1)),
+            "The dense model stays: no compressed one is within",
+        ),
+        ((Made(DENSE), Made("dense-int8", 0, 0.1, 0.9)), "The dense model is the fastest within the bar"),
+        (
+            (Made(DENSE), Made("dense-int8", -0.3, 0.2, 0.09, 662_000)),
+            "2.00\u00d7 faster, 2.00\u00d7 larger, 0.30 points more",
+        ),
+        (
+            (Made(DENSE), Made("dense-int8", 0.001, 0.2, 0.09, 331_000)),
+            "2.00\u00d7 faster, 1.00\u00d7 smaller, just as accurate",
+        ),
+    ],
+)
+def test_headline_fits_the_outcome_when_it_is(
+    tmp_path: Path, candidates: tuple[Made, ...], wanted: str
+) -> None:
+    assert f"<h1>{wanted}" in make(tmp_path / "data", candidates=candidates)
+
+
+def test_headline_says_slower_when_the_smallest_is() -> None:
+    metrics = {"selected": "a", "speedup_b1": 0.5, "size_ratio": 4.0, "drop_points": 0.2}
+    assert headline(metrics) == "2.00\u00d7 slower, 4.00\u00d7 smaller, 0.20 points less accurate"
+
+
+def test_tuning_is_said_to_be_off_when_there_were_no_trials(tmp_path: Path) -> None:
+    text = text_of(make(tmp_path / "data", tuned=False))
+    assert "Tuning was off" in text and "found by tuning" not in text
+
+
+def test_tuned_values_are_marked_when_tuning_found_them(tmp_path: Path) -> None:
+    text = text_of(make(tmp_path / "data"))
+    assert "lr0.142found by tuning" in text and "width24found by tuning" in text
+    assert text.count("found by tuning") == 2
+
+
+def test_absence_of_mistakes_is_said_when_there_are_none(tmp_path: Path) -> None:
+    assert "made no mistake" in text_of(make(tmp_path / "data", mistaken=0))
+
+
+def test_pictures_are_as_many_as_asked_when_there_are_more(tmp_path: Path) -> None:
+    page = make(tmp_path / "data", mistakes=5)
+    assert page.count('class="pixelated" alt="Test image') == 5
+    assert "None are shown" in make(tmp_path / "none", mistakes=0)
+
+
+def test_matrix_gives_way_to_a_list_when_there_are_many_classes(tmp_path: Path) -> None:
+    page = make(tmp_path / "data", classes=[f"class {i}" for i in range(70)])
+    text = text_of(page)
+    assert '<table class="matrix">' not in page
+    assert "With 70 classes the matrix would not be readable" in text
+    assert "The lowest 60 of 70." in text
+
+
+def test_colour_pictures_are_shown_smooth_when_large(tmp_path: Path) -> None:
+    page = make(tmp_path / "data", channels=3, side=128, classes=["a", "b"])
+    assert 'class="pixelated"' not in page
+    assert "in colour" in text_of(page)
+
+
+def test_names_are_escaped_when_they_look_like_html(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>"
+    page = make(tmp_path / "data", classes=[hostile, "b"], hostile=hostile)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 8
+
+
+def test_page_is_the_same_bytes_when_run_twice(tmp_path: Path) -> None:
+    one, two = make(tmp_path / "one"), make(tmp_path / "two")
+    assert one == two
+    assert str(tmp_path) not in one
+
+
+def test_page_asks_for_nothing_when_read_as_text(tmp_path: Path) -> None:
+    page = make(tmp_path / "data")
+    addresses = re.findall(r'(?:src|href|action)="([^"]*)"|url\(([^)]*)\)', page)
+    assert addresses
+    assert all((a or b).startswith(("data:", "#")) for a, b in addresses)
+    assert "http" not in page.replace('http-equiv="Content-Security-Policy"', "")
+
+
+def test_stage_fails_when_the_selection_is_stale(tmp_path: Path) -> None:
+    make(tmp_path / "data")
+    folders = build(tmp_path / "fewer", candidates=CANDIDATES[:2])
+    stale = {**folders.report, "selection": tmp_path / "data" / "select"}
+    with pytest.raises(StageFailed, match=r"prune-0\.5-fp32 is not in"):
+        report(ReportParams(), out=tmp_path, **stale)
+
+
+def test_missing_input_is_bad_input_when_a_stage_was_not_run(tmp_path: Path) -> None:
+    folders = build(tmp_path / "data")
+    with pytest.raises(BadInput, match=r"metrics\.json: no such file; run the stage select first"):
+        report(ReportParams(), out=tmp_path, **folders.report)
+
+
+def test_command_line_makes_both_outputs_when_given_the_folders(tmp_path: Path) -> None:
+    folders = build(tmp_path / "data")
+    for stage, paths in (("select", folders.select), ("report", folders.report)):
+        words = [w for name, path in paths.items() for w in (f"--{name}", str(path))]
+        out = tmp_path / "data" / stage
+        command = [sys.executable, "-m", f"tasks.{stage}", *words, "--out", str(out)]
+        done = subprocess.run(
+            [*command, "--params", str(folders.root / "params.yaml")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "data" / "report" / "report.html").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("stage", ["select", "report"])
+def test_heavy_libraries_stay_out_when_the_stage_is_imported(stage: str) -> None:
+    heavy = "{'torch', 'matplotlib', 'pandas', 'sklearn', 'onnx', 'onnxruntime', 'mlflow', 'dvc', 'prefect'}"
+    code = f"import sys, tasks.{stage}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), st.booleans())
+def test_axis_holds_all_values_when_they_are_any(values: list[float], zero: bool) -> None:
+    axis = Axis.over(values, 50, 400, zero=zero)
+    slack = 1e-6 * (axis.high - axis.low)
+    assert axis.low - slack <= min(values) and max(values) <= axis.high + slack
+    ticks = axis.ticks()
+    assert 2 <= len(ticks) <= 13
+    assert ticks[0][0] == pytest.approx(50) and ticks[-1][0] == pytest.approx(400)
+    assert len({label for _, label in ticks}) == len(ticks)
+    if zero:
+        assert axis.low <= 0 <= axis.high
+
+
+@pytest.mark.parametrize("numbers", [[1], [0, 1], list(range(1, 11)), [1, 300]])
+def test_axis_counts_in_whole_numbers_when_counting(numbers: list[float]) -> None:
+    labels = [label for _, label in Axis.counting(numbers, 0, 100).ticks()]
+    assert all(label.isdigit() for label in labels)
+    assert int(labels[0]) <= numbers[0] and int(labels[-1]) >= numbers[-1]
+
+
+def test_charts_are_well_formed_and_finite_when_data_are_meagre() -> None:
+    dot = Dot(0.1, 90, 90, 90, "a<b>&", "selected")
+    charts = [
+        scatter([dot], [(0.1, 90)], 89, "x", "y", "one", "one <dot>"),
+        lines([Line("a", [(1, 90)], 1)], "x", "y", "two", "one point"),
+        lines([Line("a", [(1, 90), (2, float("nan"))], 1)], "x", "y", "three", "a gap"),
+        interval(0, 0, 0, 0, "four", "nothing"),
+        interval(-0.4, -1.2, 0.3, 1.0, "five", "a gain"),
+    ]
+    for chart in charts:
+        root = ElementTree.fromstring(str(chart))
+        assert root.get("role") == "img"
+        assert "nan" not in chart and "inf" not in chart
+    assert "a&lt;b&gt;&amp;" in charts[0]
+
+
+def test_picture_is_reduced_when_large() -> None:
+    uri = image_uri(np.zeros((400, 800, 3), dtype=np.uint8))
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert picture.size == (LARGEST, LARGEST // 2)
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        (percent(0.92131), "92.13 %"),
+        (percent(float("nan")), "\u2013"),
+        (points(-0.31), "\u22120.31"),
+        (points(-0.001), "0.00"),
+        (milliseconds(0.05712, True), "0.0571 ms"),
+        (milliseconds(8.742), "8.74"),
+        (milliseconds(312.4), "312"),
+        (milliseconds(0), "0"),
+        (size(999), "999 B"),
+        (size(331_204), "331 kB"),
+        (size(999_960), "1.00 MB"),
+        (size(1_240_000), "1.24 MB"),
+        (count(78_026), "78,026"),
+        (short(11_700_000), "11.7 M"),
+        (short(999_999), "1.00 M"),
+        (short(312), "312"),
+        (times(3.188), "3.19\u00d7"),
+        (times(12.34), "12.3\u00d7"),
+    ],
+)
+def test_number_is_written_as_when(written: str, wanted: str) -> None:
+    assert written.replace("\u00a0", " ") == wanted
+
+
+def test_settings_of_the_registry_stay_out_when_shown(tmp_path: Path) -> None:
+    """The page is a function of what the stages used; no stage uses the registry's section."""
+    page = make(tmp_path / "data")
+    assert "<h3>registry</h3>" not in page
+    assert "<h3>prune</h3>" in page
+    assert json.dumps([0.25, 0.5, 0.625])[1:-1] in page

@@ -1,0 +1,253 @@
+"""The choice, and what is written of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.core.candidates import DENSE, Candidate, pareto_front, read_candidates
+from tasks.core.errors import BadInput, StageFailed
+from tasks.core.page import code_span
+from tasks.core.params import SelectParams
+from tasks.select import choose, select
+from tests.builders import CANDIDATES, Made, build
+
+
+def candidate(
+    name: str, high: float = 0.0, ms: float = 1.0, size: int = 1000, drop: float = 0.0
+) -> Candidate:
+    return Candidate(name, 0.9 - drop / 100, drop, min(0.0, high), high, size, 100, 1000, ms, 40 * ms)
+
+
+REFERENCE = candidate(DENSE, ms=2.0, size=5000)
+
+
+def test_fastest_is_chosen_when_several_are_within_the_bar() -> None:
+    rows = [REFERENCE, candidate("a", 0.9, 0.5, 3000), candidate("b", 0.4, 0.8, 1000)]
+    best, passed, reason = choose(rows, SelectParams())
+    assert (best.name, passed) == ("a", True)
+    assert "a is the fastest, at 0.500 ms" in reason and "2 of the 2 compressed ones do" in reason
+
+
+def test_smallest_is_chosen_when_the_objective_is_size() -> None:
+    rows = [REFERENCE, candidate("a", 0.9, 0.5, 3000), candidate("b", 0.4, 0.8, 1000)]
+    best, _, reason = choose(rows, SelectParams(objective="smallest"))
+    assert best.name == "b"
+    assert "the smallest, at 1.00 kB" in reason
+
+
+def test_upper_end_of_the_interval_decides_when_the_drop_itself_is_within() -> None:
+    rows = [REFERENCE, candidate("a", 1.01, 0.1, drop=0.2), candidate("b", 1.0, 0.9, drop=0.9)]
+    assert choose(rows, SelectParams())[0].name == "b"
+
+
+def test_dense_stays_and_the_closest_is_named_when_none_is_within_the_bar() -> None:
+    rows = [candidate("a", 2.5, 0.1, drop=2.0), REFERENCE, candidate("b", 1.31, 0.2, drop=0.8)]
+    best, passed, reason = choose(rows, SelectParams())
+    assert (best, passed) == (REFERENCE, False)
+    assert "the closest, b, loses 0.80, and 1.31 at the upper end" in reason
+
+
+def test_dense_is_chosen_and_passes_when_it_is_the_fastest_within_the_bar() -> None:
+    best, passed, reason = choose([REFERENCE, candidate("a", 0.5, 3.0)], SelectParams())
+    assert (best, passed) == (REFERENCE, True)
+    assert reason.startswith(f"{DENSE} is the fastest") and "1 of the 1 compressed ones does" in reason
+
+
+def test_dense_is_chosen_when_it_is_alone() -> None:
+    assert choose([REFERENCE], SelectParams()) == (REFERENCE, False, "dense-fp32 is the only candidate.")
+
+
+def test_ties_are_broken_by_size_then_name_when_latencies_are_equal() -> None:
+    rows = [candidate("c", ms=0.5, size=10), candidate("b", ms=0.5, size=10), candidate("a", ms=0.5, size=11)]
+    for order in (rows, rows[::-1]):
+        assert choose([*order, REFERENCE], SelectParams())[0].name == "b"
+
+
+numbers = st.floats(-5, 5)
+rows_of = st.lists(
+    st.builds(
+        candidate,
+        name=st.text("abc-0.5", min_size=1, max_size=8),
+        high=numbers,
+        ms=st.floats(0.01, 10),
+        size=st.integers(1, 10**7),
+    ),
+    max_size=8,
+    unique_by=lambda c: c.name,
+)
+
+
+@given(rows_of, st.floats(0, 3), st.sampled_from(["fastest", "smallest"]))
+def test_choice_is_within_the_bar_and_the_best_there_when_rows_are_any(
+    rows: list[Candidate], bar: float, objective: Any
+) -> None:
+    best, passed, reason = choose([REFERENCE, *rows], SelectParams(max_drop_points=bar, objective=objective))
+    within = [c for c in [REFERENCE, *rows] if c.drop_high <= bar]
+    key = "p50_ms_b1_t1" if objective == "fastest" else "size_bytes"
+    assert best in within
+    assert getattr(best, key) == min(getattr(c, key) for c in within)
+    assert passed == (len(within) > 1)
+    assert reason.endswith(".") and "\n" not in reason
+
+
+@given(rows_of)
+def test_front_holds_exactly_the_undominated_when_rows_are_any(rows: list[Candidate]) -> None:
+    def beats(a: Candidate, b: Candidate) -> bool:
+        better = (a.p50_ms_b1_t1, -a.accuracy) != (b.p50_ms_b1_t1, -b.accuracy)
+        return better and a.p50_ms_b1_t1 <= b.p50_ms_b1_t1 and a.accuracy >= b.accuracy
+
+    front = pareto_front([REFERENCE, *rows])
+    wanted = [c for c in [REFERENCE, *rows] if not any(beats(o, c) for o in [REFERENCE, *rows])]
+    assert {(c.p50_ms_b1_t1, c.accuracy) for c in front} == {(c.p50_ms_b1_t1, c.accuracy) for c in wanted}
+    assert [c.p50_ms_b1_t1 for c in front] == sorted(c.p50_ms_b1_t1 for c in front)
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "value"),
+    [
+        ("accuracy.json", ("dense-int8", "accuracy"), math.nan),
+        ("accuracy.json", ("dense-int8", "drop_points_ci95"), [0.0, math.inf]),
+        ("accuracy.json", ("dense-int8", "drop_points"), None),
+        ("latency.json", ("candidates", "dense-int8", "b1_t1", "p50_ms"), math.nan),
+        ("latency.json", ("candidates", "dense-int8", "b1_t1", "p50_ms"), 0.0),
+    ],
+)
+def test_figures_are_refused_when_not_finite(
+    tmp_path: Path, file: str, path: tuple[str, ...], value: object
+) -> None:
+    folders = build(tmp_path / "data")
+    change(folders.select["evaluation"] / file, path, value)
+    with pytest.raises(StageFailed, match="dense-int8"):
+        read_candidates(folders.select["evaluation"])
+
+
+def change(path: Path, keys: tuple[str, ...], value: object) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_missing_reference_is_refused_when_only_others_were_evaluated(tmp_path: Path) -> None:
+    folders = build(tmp_path / "data", candidates=CANDIDATES[1:])
+    with pytest.raises(StageFailed, match="dense-fp32, the reference, is missing"):
+        read_candidates(folders.select["evaluation"])
+
+
+def test_missing_evaluation_is_bad_input_when_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"accuracy\.json: no such file"):
+        read_candidates(tmp_path)
+
+
+def test_missing_latency_is_refused_when_a_candidate_was_not_timed(tmp_path: Path) -> None:
+    folders = build(tmp_path / "data")
+    path = folders.select["evaluation"] / "latency.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["candidates"]["dense-int8"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(StageFailed, match="dense-int8: no dense-int8"):
+        read_candidates(folders.select["evaluation"])
+
+
+def test_missing_model_is_refused_when_it_was_chosen(tmp_path: Path) -> None:
+    folders = build(tmp_path / "data")
+    (folders.select["candidates"] / "prune-0.5-fp32" / "model.onnx").unlink()
+    with pytest.raises(StageFailed, match=r"prune-0\.5-fp32"):
+        select(SelectParams(), out=tmp_path, **folders.select)
+
+
+def selected(tmp_path: Path, params: SelectParams | None = None, **changes: Any) -> Path:
+    folders, out = build(tmp_path / "data", **changes), tmp_path / "out"
+    out.mkdir()
+    select(params or SelectParams(), out=out, **folders.select)
+    return out
+
+
+def test_deliverable_is_whole_when_a_candidate_passes(tmp_path: Path) -> None:
+    out = selected(tmp_path)
+    source = tmp_path / "data" / "quantize" / "prune-0.5-fp32" / "model.onnx"
+    assert (out / "model.onnx").read_bytes() == source.read_bytes()
+    classes = json.loads((tmp_path / "data" / "ingest" / "dataset.json").read_text(encoding="utf-8"))[
+        "classes"
+    ]
+    assert json.loads((out / "labels.json").read_text(encoding="utf-8")) == classes
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["selected"] == "prune-0.5-fp32"
+    assert metrics["passed"] is True
+    assert metrics["speedup_b1"] == pytest.approx(0.182 / 0.0571)
+    assert metrics["size_ratio"] == pytest.approx(331_204 / 92_300)
+    assert metrics["drop_points_ci95"] == pytest.approx([0.05, 0.87])
+    with (out / "candidates.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["candidate"] for r in rows if r["selected"] == "True"] == ["prune-0.5-fp32"]
+    assert {r["candidate"] for r in rows if r["within_bar"] == "False"} == {
+        "prune-0.625-fp32",
+        "prune-0.625-int8",
+    }
+    assert list(rows[0]) == [
+        *(
+            "candidate",
+            "accuracy",
+            "drop_points",
+            "drop_low",
+            "drop_high",
+            "size_bytes",
+            "parameters",
+            "macs",
+        ),
+        *("p50_ms_b1_t1", "p50_ms_b64_t1", "speedup_b1", "size_ratio", "within_bar", "selected"),
+    ]
+
+
+def test_card_has_the_figures_when_a_candidate_passes(tmp_path: Path) -> None:
+    card = (selected(tmp_path) / "model_card.md").read_text(encoding="utf-8").replace("\u00a0", " ")
+    for figure in (
+        "# `prune-0.5-fp32`",
+        "91.85 %",
+        "92.31 %",
+        "0.46 (0.05 to 0.87)",
+        "0.0571 ms (3.19\u00d7 as fast)",
+        "92.3 kB (3.59\u00d7 smaller)",
+        "Example CPU @ 2.60GHz",
+        "5f" * 32,
+        "modelpress predict model.onnx",
+        "onnxruntime.InferenceSession",
+        "uint8, [N, 28, 28, 1]",
+        "lr: 0.142",
+        "Found by tuning: `lr`, `width`",
+    ):
+        assert figure in card
+    assert "{{" not in card and "None" not in card
+
+
+def test_card_keeps_its_tables_when_class_names_are_hostile(tmp_path: Path) -> None:
+    names = ["a|b", "`tick`", "two\nlines", "<b>"]
+    card = (selected(tmp_path, classes=names) / "model_card.md").read_text(encoding="utf-8")
+    for name in names:
+        assert any(line.startswith(f"| {code_span(name)} | ") for line in card.splitlines())
+
+
+def test_dense_is_delivered_when_none_passes(tmp_path: Path) -> None:
+    bad = (Made(DENSE), Made("prune-0.5-fp32", 1.4, 0.4, 0.05))
+    out = selected(tmp_path, candidates=bad)
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["selected"], metrics["passed"]) == (DENSE, False)
+    assert (metrics["speedup_b1"], metrics["size_ratio"], metrics["drop_points"]) == (1.0, 1.0, 0.0)
+    assert "prune-0.5-fp32, loses 1.40, and 1.80" in metrics["reason"]
+    assert "prune-0.5-fp32, loses 1.40" in (out / "model_card.md").read_text(encoding="utf-8")
+
+
+def test_outputs_are_the_same_bytes_when_run_twice(tmp_path: Path) -> None:
+    one, two = selected(tmp_path / "one"), selected(tmp_path / "two")
+    assert sorted(f.name for f in one.iterdir()) == sorted(f.name for f in two.iterdir())
+    assert all(f.read_bytes() == (two / f.name).read_bytes() for f in one.iterdir())
