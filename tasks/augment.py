@@ -19,7 +19,7 @@ from tasks.core.data import Split, open_dataset
 from tasks.core.errors import BadInput
 from tasks.core.files import write_json
 from tasks.core.params import AugmentParams
-from tasks.core.transforms import BatchAugment
+from tasks.core.transforms import BatchAugment, pixel_scale
 
 COLUMNS = 8
 TILE = 112  # pixels, about the longer side of a picture on the sheet
@@ -132,10 +132,9 @@ def _augmented(
         torch.Generator().manual_seed(policy["seed"]),
         int(labels_N.max()) + 1,
     )
-    unit_NHWC = x_NCHW.permute(0, 2, 3, 1) * torch.tensor(policy["channel_std"]) + torch.tensor(
-        policy["channel_mean"]
-    )
-    return (unit_NHWC * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    zero, scale = pixel_scale(policy["channel_mean"], policy["channel_std"])
+    levels_NHWC = x_NCHW.permute(0, 2, 3, 1) / (scale or 1.0) + zero
+    return levels_NHWC.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def _words(ranges: dict[str, float]) -> list[str]:

@@ -40,7 +40,7 @@ def ingest(params: IngestParams, source: Path, out: Path) -> None:
     scratch = out / "rows.partial"
     samples = read_samples(params, source, scratch)
     kept_N = packing.mark_duplicates(samples.digests_N, samples.labels_N, samples.places_N)
-    for row in np.flatnonzero(samples.places_N < packing.UNUSABLE):
+    for row in np.flatnonzero(samples.places_N < packing.UNUSABLE).tolist():
         samples.left_out.add(samples.name(row), packing.REASONS[int(samples.places_N[row])])
     _check_sizes(samples, params.min_per_class, source)
     _draw_splits(samples, params)
@@ -92,7 +92,7 @@ def _draw_splits(samples: Samples, params: IngestParams) -> None:
         places_N[places_N == TRAIN] = OPEN
     packing.draw_splits(samples.digests_N, samples.labels_N, places_N, missing, params.seed)
     samples.rules.extend(
-        f"{SPLITS[split]} was not given: {fraction:g} of {'train' if len(missing) == 1 else 'all'}, drawn."
+        f"{SPLITS[split]} was not given: {fraction:g} of {'train' if len(missing) == 1 else 'all'} was drawn."
         for split, fraction in missing.items()
     )
 
@@ -117,15 +117,15 @@ def _write_manifest(samples: Samples, path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "split", "label", "sha256"])
         for split, name in enumerate(SPLITS):
-            for row in np.flatnonzero(samples.places_N == split):
+            for row in np.flatnonzero(samples.places_N == split).tolist():
                 label = samples.classes[samples.labels_N[row]]
                 writer.writerow([samples.name(row), name, label, f"{samples.digests_N[row]:016x}"])
 
 
 def _report(samples: Samples, kept_N: npt.NDArray[np.int64], counts: Counts) -> dict[str, Any]:
-    kept = sum(_totals(counts).values())
+    total = sum(_totals(counts).values())
     left_out = samples.left_out
-    duplicates = np.flatnonzero(kept_N >= 0)
+    pairs = [(int(kept_N[i]), i) for i in np.flatnonzero(kept_N >= 0)[:EXAMPLES].tolist()]
     across = left_out.counts[packing.REASONS[packing.ACROSS]]
     conflicting = left_out.counts[packing.REASONS[packing.CONFLICT]]
     warnings = list(samples.warnings)
@@ -134,14 +134,14 @@ def _report(samples: Samples, kept_N: npt.NDArray[np.int64], counts: Counts) -> 
     if conflicting:
         warnings.append(f"{conflicting} images have the same pixels as one of another class")
     return {
-        "found": kept + left_out.counts.total(),
-        "kept": kept,
+        "found": total + left_out.counts.total(),
+        "kept": total,
         "left_out": left_out.listed,
         "left_out_counts": dict(left_out.counts),
         "duplicates": {
             "within": left_out.counts[packing.REASONS[packing.WITHIN]],
             "across_splits": across,
-            "examples": [[samples.name(kept_N[i]), samples.name(i)] for i in duplicates[:EXAMPLES]],
+            "examples": [[samples.name(kept), samples.name(spare)] for kept, spare in pairs],
         },
         "conflicting_labels": conflicting,
         "modes": dict(samples.modes),

@@ -48,7 +48,8 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: flo
                     epochs=_share(params.epochs, params.steps, step),
                     batch_size=params.batch_size,
                     lr=params.lr,
-                    warmup_epochs=0.1,
+                    warmup_epochs=0.1,  # the weights are trained: only momentum has to build up
+                    ema_decay=params.ema_decay,
                     seed=params.seed + step,
                 )
                 before = len(history)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from tasks.core.cli import main
 from tasks.core.data import Dataset, Split, open_dataset
 from tasks.core.engine import predict as torch_predict
 from tasks.core.errors import StageFailed
-from tasks.core.export import OPSET, export
+from tasks.core.export import OPSET, export, take_raw_images, to_bytes
 from tasks.core.files import write_json
 from tasks.core.models import load_model, mac_count, parameter_count
 from tasks.core.params import QuantizeParams
 from tasks.core.quantization import node_counts, quantize_int8
 from tasks.core.runtime import session
+from tasks.core.transforms import pixel_scale
 
 PARITY_BATCHES = (1, 64)
 PARITY_TOLERANCE = 1e-3  # of a logit; float32 sums in another order differ by about 1e-5
@@ -35,15 +37,19 @@ def quantize(params: QuantizeParams, model: Path, data: Path, scheme: str, out: 
     """
     dataset = open_dataset(data)
     network, spec = load_model(model)
-    onnx_model = out / "model.onnx"
-    export(network, spec.image_shape, dataset.channel_mean, dataset.channel_std, onnx_model)
-    difference = _parity(network, onnx_model, dataset)
+    zero, scale = pixel_scale(dataset.channel_mean, dataset.channel_std)
+    exported = export(network, spec.image_shape)
+    plain = to_bytes(take_raw_images(copy.deepcopy(exported), spec.image_shape, zero, scale))
+    difference = _parity(network, plain, dataset)
+    content = plain
     if scheme == "int8":
         images_NHWC = _calibration_images(dataset.train, params)
-        quantize_int8(onnx_model, images_NHWC, params.calibrator, params.per_channel, onnx_model)
-    counts = node_counts(onnx_model)
+        exported = quantize_int8(exported, images_NHWC, zero, scale, params.calibrator, params.per_channel)
+        content = to_bytes(take_raw_images(exported, spec.image_shape, zero, scale))
+    counts = node_counts(exported)
     if scheme == "int8" and not counts["nodes_int8"]:
         raise StageFailed(f"{model}: no operator of this network could be quantized to int8")
+    (out / "model.onnx").write_bytes(content)
     write_json(
         out / "metrics.json",
         {
@@ -51,17 +57,17 @@ def quantize(params: QuantizeParams, model: Path, data: Path, scheme: str, out: 
             "opset": OPSET,
             "parameters": parameter_count(network),
             "macs": mac_count(network, spec.image_shape),
-            "size_bytes": onnx_model.stat().st_size,
+            "size_bytes": len(content),
             "export_max_difference": difference,
             **counts,
         },
     )
-    print(f"quantize: {scheme}, {onnx_model.stat().st_size / 1e3:.0f} kB, {counts['nodes_int8']} int8 nodes")
+    print(f"quantize: {scheme}, {len(content) / 1e3:.0f} kB, {counts['nodes_int8']} int8 nodes")
 
 
-def _parity(network: torch.nn.Module, onnx_model: Path, dataset: Dataset) -> float:
+def _parity(network: torch.nn.Module, plain: bytes, dataset: Dataset) -> float:
     """The largest difference of a logit between torch and ONNX Runtime on validation images."""
-    run = session(onnx_model, 1)
+    run = session(plain, 1)
     worst = 0.0
     for batch in PARITY_BATCHES:
         images_NHWC = np.ascontiguousarray(dataset.val.images_NHWC[:batch])

@@ -58,7 +58,7 @@ def report(
         answer=sections.answer(rows, metrics),
         candidates=sections.candidates(rows, metrics),
         speed=sections.speed(rows, read_result(evaluation / "latency.json")),
-        learning=sections.learning(train, prune),
+        learning=sections.learning(train, prune, used["prune"]["ratios"]),
         tuning=sections.tuning(tune),
         errors=sections.errors(detail, dataset.classes),
         mistakes=sections.mistakes(evaluation, metrics["selected"], dataset, params.mistakes),

@@ -276,11 +276,11 @@ def _places(dot: Dot, x: Axis, y: Axis) -> Iterator[tuple[float, float, str]]:
 
 
 def _bar_label(svg: Element, edge: float, right: float, bottom: float) -> Box:
-    """Say what the line is, under it when there is room, else above."""
+    """Name the region below the line: in its lower corner when there is room, else above the line."""
     text = "outside the bar"
-    down = 16 if edge + 22 < bottom else -6
-    _text(svg, right - 4, edge + down, text, "bar-label", "end")
-    return (right - 4 - len(text) * CHARACTER, edge + down - 12, right, edge + down + 4)
+    base = bottom - 7 if bottom - edge >= 22 else edge - 6
+    _text(svg, right - 4, base, text, "bar-label", "end")
+    return (right - 4 - len(text) * CHARACTER, base - 12, right, base + 4)
 
 
 def _steps(points: Sequence[tuple[float, float]], x: Axis, y: Axis, end: bool = True) -> str:

@@ -1,64 +1,80 @@
 """From a torch network to an ONNX graph that takes raw images.
 
-The graph's input is `image`, uint8 [N, H, W, C] as a decoder gives it; normalisation is inside. Its
-output is `logits`, float32 [N, K].
+The finished graph's input is `image`, uint8 [N, H, W, C] as a decoder gives it, and its output
+`logits`, float32 [N, K]. A normalised image is a uint8 tensor with a zero point and a scale (see
+`transforms.pixel_scale`), so that normalisation is one DequantizeLinear, and nothing at all in front of
+an int8 convolution.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
-
-from tasks.core.transforms import normalize
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 OPSET = 20
+INPUT = "x_NCHW"  # of the graph before `take_raw_images`: normalised float32
 
 
-class Deployed(nn.Module):
-    """A network with its normalisation: image_NHWC uint8 -> logits_NK."""
-
-    def __init__(self, model: nn.Module, mean: list[float], std: list[float]) -> None:
-        super().__init__()
-        self.model, self.mean, self.std = model, mean, std
-
-    def forward(self, image: Tensor) -> Tensor:
-        logits_NK: Tensor = self.model(normalize(image, self.mean, self.std))
-        return logits_NK
-
-
-def export(
-    model: nn.Module, image_shape: tuple[int, int, int], mean: list[float], std: list[float], path: Path
-) -> None:
-    """Write `model` (eval mode, CPU) to `path`; equal models give equal bytes."""
-    example_NHWC = torch.zeros(2, *image_shape, dtype=torch.uint8)
+def export(model: nn.Module, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """`model` (eval mode, CPU) as a graph from x_NCHW to logits; equal models give equal graphs."""
+    height, width, channels = image_shape
+    example_NCHW = torch.zeros(2, channels, height, width)
     # The exporter's progress and its advice on opsets are for its own developers.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            Deployed(model, mean, std).eval(),
-            (example_NHWC,),
-            input_names=["image"],
+            model,
+            (example_NCHW,),
+            input_names=[INPUT],
             output_names=["logits"],
             opset_version=OPSET,
-            dynamic_shapes={"image": {0: torch.export.Dim("N")}},
+            dynamic_shapes=({0: torch.export.Dim("N")},),
             dynamo=True,
             external_data=False,
             verbose=False,
         )
     assert program is not None
-    graph = program.model_proto
-    strip(graph)
-    path.write_bytes(graph.SerializeToString(deterministic=True))
+    return program.model_proto
 
 
-def strip(model: onnx.ModelProto) -> None:
-    """Remove what tools wrote about themselves: stack traces with paths, doc strings."""
+def take_raw_images(
+    model: onnx.ModelProto, image_shape: tuple[int, int, int], zero: int, scale: float
+) -> onnx.ModelProto:
+    """`model` with `image` in place of its input: transposed, and normalised where it is float.
+
+    Where the input is quantized first, with this zero point and scale, the image takes the place of
+    what was quantized.
+    """
+    graph = model.graph
+    readers = [node for node in graph.node if INPUT in node.input]
+    graph.input.remove(next(i for i in graph.input if i.name == INPUT))
+    graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *image_shape]))
+    quantizer = readers[0] if [node.op_type for node in readers] == ["QuantizeLinear"] else None
+    front = [helper.make_node("Transpose", ["image"], ["image_NCHW"], "image_transpose", perm=[0, 3, 1, 2])]
+    if quantizer is None:
+        graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), "image_scale"))
+        graph.initializer.append(numpy_helper.from_array(np.array(zero, np.uint8), "image_zero"))
+        inputs = ["image_NCHW", "image_scale", "image_zero"]
+        front.append(helper.make_node("DequantizeLinear", inputs, [INPUT], "image_normalize"))
+    else:
+        front[0].output[0] = quantizer.output[0]
+        graph.node.remove(quantizer)
+    nodes = [*front, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
+
+
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """The file's content, without what tools wrote about themselves: stack traces with paths, doc
+    strings."""
     del model.metadata_props[:]
     model.doc_string = ""
     graph = model.graph
@@ -67,3 +83,4 @@ def strip(model: onnx.ModelProto) -> None:
     for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         item.doc_string = ""
         del item.metadata_props[:]
+    return bytes(model.SerializeToString(deterministic=True))

@@ -34,11 +34,11 @@ DAMAGED = (
     TypeError,
     LookupError,
     ArithmeticError,
-    AttributeError,
     NotImplementedError,
     struct.error,
     zlib.error,
 )
+TOO_LARGE = "more pixels than max_megapixels"
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 exchange width and height
 
 RULES = [
@@ -176,14 +176,14 @@ def _header(path: bytes, max_pixels: int) -> Header | str:
 @contextmanager
 def _opened(path: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """The image in a file, not decoded yet. What goes wrong until the block ends becomes Unusable."""
-    Image.MAX_IMAGE_PIXELS = None  # max_pixels takes its place; PIL's own limit only warns up to twice it
+    Image.MAX_IMAGE_PIXELS = max_pixels  # PIL refuses above twice this, also what a header conceals
     try:
         with Path(os.fsdecode(path)).open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise Unusable("empty file")
             with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
-                    raise Unusable("more pixels than max_megapixels")
+                    raise Unusable(TOO_LARGE)
                 if image.mode in ("I", "F"):
                     raise Unusable("32-bit or real values")
                 yield image
@@ -191,6 +191,8 @@ def _opened(path: bytes, max_pixels: int) -> Iterator[Image.Image]:
         raise Unusable("no image in a known format") from None
     except (PermissionError, FileNotFoundError):
         raise Unusable("cannot be opened") from None
+    except Image.DecompressionBombError:
+        raise Unusable(TOO_LARGE) from None
     except DAMAGED:
         raise Unusable("damaged or truncated") from None
 
@@ -199,7 +201,7 @@ def _pixels(image: Image.Image, target: Target) -> Pixels:
     """An opened image as [H, W, C] of the target."""
     # JPEG can be decoded at 1/2, 1/4 or 1/8: many times quicker, and still twice what is needed.
     longest = 2 * max(target.height, target.width)
-    image.draft(None, (longest, longest))  # type: ignore[arg-type]
+    image.draft(None, (longest, longest))
     ImageOps.exif_transpose(image, in_place=True)
     return _fit(_colours(image, target.channels), target)
 
@@ -231,7 +233,7 @@ def _fit(image: Image.Image, target: Target) -> Pixels:
 
 
 def _write(rows_nHWC: Pixels, path: str, offset: int) -> None:
-    left = memoryview(rows_nHWC).cast("B")
+    left = rows_nHWC.data.cast("B")
     descriptor = os.open(path, os.O_WRONLY)
     try:
         while left:

@@ -138,6 +138,7 @@ class PruneParams(Params):
     epochs: Count = 6  # in all: one after each step, the rest after the last
     batch_size: Annotated[int, Field(ge=2)] = 128
     lr: Positive = 0.05
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: no averaging of weights
     temperature: Positive = 4.0
     distill_weight: Fraction = 0.9  # share of the loss that is the teacher's
     augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0

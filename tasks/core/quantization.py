@@ -9,7 +9,6 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +22,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from tasks.core.export import strip
+from tasks.core.export import INPUT
 
 CALIBRATION_BATCH = 32
 CALIBRATORS = {
@@ -31,58 +30,69 @@ CALIBRATORS = {
     "entropy": CalibrationMethod.Entropy,
     "percentile": CalibrationMethod.Percentile,
 }
-# What gains from int8, and what only passes int8 on between them. Normalisation stays float.
+# What gains from int8, and what only passes int8 on between them.
 OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool"]
+WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, images_NHWC: NDArray[np.uint8]) -> None:
-        self._batches: Iterator[NDArray[np.uint8]] = (
-            images_NHWC[i : i + CALIBRATION_BATCH] for i in range(0, len(images_NHWC), CALIBRATION_BATCH)
+    def __init__(self, images_NHWC: NDArray[np.uint8], zero: int, scale: float) -> None:
+        self._batches: Iterator[NDArray[np.float32]] = (
+            ((images_NHWC[i : i + CALIBRATION_BATCH].astype(np.float32) - zero) * scale).transpose(0, 3, 1, 2)
+            for i in range(0, len(images_NHWC), CALIBRATION_BATCH)
         )
 
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         batch = next(self._batches, None)
-        return None if batch is None else {"image": batch}
+        return None if batch is None else {INPUT: np.ascontiguousarray(batch)}
 
 
 def quantize_int8(
-    float_model: Path, images_NHWC: NDArray[np.uint8], calibrator: str, per_channel: bool, path: Path
-) -> None:
-    """Write the int8 form of `float_model` to `path`.
+    model: onnx.ModelProto,
+    images_NHWC: NDArray[np.uint8],
+    zero: int,
+    scale: float,
+    calibrator: str,
+    per_channel: bool,
+) -> onnx.ModelProto:
+    """The int8 form of `model`, a graph from x_NCHW to logits.
 
-    Activations are unsigned, weights signed with 7 bits: CPUs without VNNI add products of u8 and s8
-    in 16 bits, which 8-bit weights overflow; 7 bits cost nothing measurable and are safe everywhere.
+    The input is quantized with `zero` and `scale`, which is exact: these made it from uint8. The last
+    layer stays float: it is small, and logits should not be rounded. Activations are unsigned, weights
+    signed with 7 bits: CPUs without VNNI add products of u8 and s8 in 16 bits, which 8-bit weights
+    overflow; 7 bits cost nothing measurable and are safe everywhere.
     """
     logging.getLogger().setLevel(logging.ERROR)  # its advice goes to the root logger
+    given = {"scale": np.array(scale, np.float32), "zero_point": np.array(zero, np.uint8)}
     with tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(float_model, prepared, skip_symbolic_shape=True)
+        plain, prepared, done = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "done"))
+        onnx.save(model, plain)
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        last = [node.name for node in onnx.load(prepared).graph.node if node.op_type in WEIGHTED][-1]
         quantize_static(
             prepared,
-            path,
-            _Images(images_NHWC),
+            done,
+            _Images(images_NHWC, zero, scale),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=OPERATORS,
+            nodes_to_exclude=[last],
             per_channel=per_channel,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CALIBRATORS[calibrator],
+            extra_options={"TensorQuantOverrides": {INPUT: [given]}},
         )
-    model = onnx.load(path)
-    strip(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+        return onnx.load(done)
 
 
-def node_counts(model: Path) -> dict[str, Any]:
+def node_counts(model: onnx.ModelProto) -> dict[str, int]:
     """How many of the operators with weights compute in int8 and how many in fp32.
 
     A node is int8 when all that it reads is dequantized just before it: ONNX Runtime then fuses the
     pair around it into an integer kernel.
     """
-    graph = onnx.load(model).graph
-    producer = {output: node.op_type for node in graph.node for output in node.output}
-    weighted = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    producer = {output: node.op_type for node in model.graph.node for output in node.output}
+    weighted = [node for node in model.graph.node if node.op_type in WEIGHTED]
     int8 = sum(all(producer.get(i) == "DequantizeLinear" for i in node.input[:2]) for node in weighted)
     return {"nodes_int8": int8, "nodes_fp32": len(weighted) - int8}

@@ -17,29 +17,43 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NotImplemented,
+    RuntimeException,
+)
 
 from tasks.core.errors import BadInput
 
+REFUSALS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException)
 EVAL_BATCH = 500
 BLOCK = 20  # timed runs in a row before the next candidate has its turn
 WARMUP = 3  # runs at the start of a block that are not counted: the caches are another's
 ISA_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 
 
-def session(model: Path, threads: int) -> onnxruntime.InferenceSession:
-    """A CPU session with `threads` threads. Raises BadInput if `model` is no ONNX model."""
+def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
+    """A CPU session with `threads` threads, of a file or its content.
+
+    Raises:
+        BadInput: it is no ONNX model.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    name = "the graph" if isinstance(model, bytes) else str(model)
     try:
-        return onnxruntime.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
+        content = model if isinstance(model, bytes) else model.read_bytes()
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except OSError as error:
-        raise BadInput(f"{model}: {(error.strerror or 'cannot be read').lower()}") from None
-    except Exception as error:  # ONNX Runtime's own exceptions share no narrower base
-        raise BadInput(
-            f"{model}: not a model for ONNX Runtime: {' '.join(str(error).split())[:200]}"
-        ) from None
+        raise BadInput(f"{name}: {(error.strerror or 'cannot be read').lower()}") from None
+    except REFUSALS as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{name}: not a model for ONNX Runtime: {reason}") from None
 
 
 def predict(run: onnxruntime.InferenceSession, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -109,14 +109,11 @@ def speed(rows: Mapping[str, Candidate], latency: dict[str, Any]) -> dict[str, A
     }
 
 
-def learning(train: Path, prune: Path) -> dict[str, Any]:
-    """Accuracy and loss over the epochs, of the dense model and of the pruned ones."""
+def learning(train: Path, prune: Path, ratios: list[float]) -> dict[str, Any]:
+    """Accuracy and loss over the epochs, of the dense model and of those pruned by `ratios`."""
     history = read_table(train / "history.csv")
     trained = read_result(train / "metrics.json")
-    pruned = {
-        folder.name: read_table(folder / "history.csv")
-        for folder in sorted(_folders(prune), key=lambda f: (float(f.name), f.name))
-    }
+    pruned = {str(ratio): read_table(prune / str(ratio) / "history.csv") for ratio in sorted(ratios)}
     dense_accuracy = [
         Line("training", _curve(history, "train_accuracy", 100), 2, dashed=True),
         Line("validation", _curve(history, "val_accuracy", 100), 1, marks=True),
@@ -159,12 +156,6 @@ def _learning_figure(
         "level": level,
         "empty": not curves,
     }
-
-
-def _folders(parent: Path) -> list[Path]:
-    return (
-        [f for f in parent.iterdir() if f.is_dir() and not f.name.startswith(".")] if parent.exists() else []
-    )
 
 
 def _tone(index: int) -> int:

@@ -3,7 +3,7 @@
 Images stay N, H, W, C (C is 1 for grey, 3 for RGB) until the end, which is both how a decoder gives
 them and what `channels_last` means. Flips and crops alone copy bytes; as soon as pixels have to be
 interpolated, everything that moves them is one bilinear sampling. What a moved picture uncovers, and
-what is erased, takes the mean of the channel, which is 0 after normalisation. Names carry shapes:
+what is erased, takes the mean grey level, which is 0 after normalisation. Names carry shapes:
 x_NHWC, factor_N; K is classes.
 """
 
@@ -25,20 +25,22 @@ ERASED_AREA, ERASED_ASPECT = (0.02, 0.33), (0.3, 3.3)  # share of the image; hei
 
 
 def normalize(x_NHWC: Tensor, mean: list[float], std: list[float]) -> Tensor:
-    """uint8 x_NHWC -> float32 x_NCHW (channels_last), each channel less `mean`, divided by `std`.
+    """uint8 x_NHWC -> float32 x_NCHW (channels_last): (x - zero) * scale of `pixel_scale`."""
+    zero, scale = pixel_scale(mean, std)
+    return (x_NHWC.permute(0, 3, 1, 2).to(torch.float32) - zero) * scale
 
-    `mean` and `std` are one number a channel for pixels in 0..1. A channel without any variation
-    (std 0) becomes 0. Exportable: Transpose, Cast, Mul, Add.
+
+def pixel_scale(mean: list[float], std: list[float]) -> tuple[int, float]:
+    """The one `zero` (a grey level) and `scale` with which all channels are normalised.
+
+    `mean` and `std` are one number a channel for pixels in 0..1. Because zero is a whole grey level
+    and no channel has its own, an image is already what quantization calls a uint8 tensor with a
+    zero point and a scale: an int8 graph takes it as it is, and a float one needs one operator.
+    Batch norm, which follows, sees to the channels' differences. Without any variation scale is 0.
     """
-    scale_C, shift_C = _line(mean, std, x_NHWC.device)
-    return x_NHWC.permute(0, 3, 1, 2).to(torch.float32) * scale_C[:, None, None] + shift_C[:, None, None]
-
-
-def _line(mean: list[float], std: list[float], device: torch.device) -> tuple[Tensor, Tensor]:
-    """scale_C and shift_C, such that grey level * scale + shift is normalised."""
-    scale = [1 / s if s else 0.0 for s in std]
-    shift = [-m * k for m, k in zip(mean, scale, strict=True)]
-    return torch.tensor([k / WHITE for k in scale], device=device), torch.tensor(shift, device=device)
+    zero = round(WHITE * sum(mean) / len(mean))
+    variance = sum(s * s + (m - zero / WHITE) ** 2 for m, s in zip(mean, std, strict=True)) / len(mean)
+    return zero, 1 / (WHITE * math.sqrt(variance)) if variance else 0.0
 
 
 # ---- what moves pixels
@@ -217,8 +219,8 @@ class BatchAugment:
             if on:
                 x_NHWC = mirror(x_NHWC, flipped_N, axis)
         if self._crop:
-            fill = [round(WHITE * m) for m in self.mean]
-            fill_C = torch.tensor(fill, dtype=torch.uint8, device=x_NHWC.device)
+            zero, _ = pixel_scale(self.mean, self.std)
+            fill_C = torch.full((x_NHWC.shape[3],), zero, dtype=torch.uint8, device=x_NHWC.device)
             x_NHWC = shift(x_NHWC, crop_N2[:, 1], crop_N2[:, 0], self._crop, fill_C)
         return x_NHWC
 
@@ -248,11 +250,9 @@ class BatchAugment:
         return x_NCHW.permute(0, 2, 3, 1).contiguous()
 
     def _normalized(self, x_NHWC: Tensor) -> Tensor:
-        """As `normalize`, in place and by whole images: inner loops over three channels are slow."""
-        scale_C, shift_C = _line(self.mean, self.std, x_NHWC.device)
-        pixels = x_NHWC.shape[1] * x_NHWC.shape[2]
-        x_NHWC.flatten(1).mul_(scale_C.repeat(pixels)).add_(shift_C.repeat(pixels))
-        return x_NHWC
+        """As `normalize`, in place."""
+        zero, scale = pixel_scale(self.mean, self.std)
+        return x_NHWC.sub_(zero).mul_(scale)
 
     def _holes(self, x_NHWC: Tensor, generator: torch.Generator) -> Tensor:
         """mask_NHW1, 1 inside, of random erasing (Zhong et al. 2017, arXiv:1708.04896).

@@ -67,7 +67,9 @@ class Workers:
 def _start() -> None:
     """Ctrl-C is the parent's to handle; a parent that was killed takes its workers with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    warnings.simplefilter("ignore")  # a decoder's remarks on a file; what it cannot read is counted
+    # Decoders remark on damaged files without naming them; what cannot be read is counted instead.
+    warnings.simplefilter("ignore")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

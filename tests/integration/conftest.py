@@ -40,11 +40,12 @@ class Browser:
         self.driver.get(address)
 
     def requests(self) -> list[str]:
-        """The addresses asked for since the last call, the page's own among them; no data: URIs."""
+        """The addresses asked for since the last call, the page's own among them. What is inside the page
+        (data:) or the browser (chrome:, its start page) is left out."""
         messages = [json.loads(e["message"])["message"] for e in self.driver.get_log("performance")]
         sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         addresses = [str(params["request"]["url"]) for params in sent]
-        return [address for address in addresses if not address.startswith("data:")]
+        return [address for address in addresses if not address.startswith(("data:", "chrome:", "about:"))]
 
     def console_errors(self) -> list[str]:
         """What the console has said at level SEVERE since the last call."""

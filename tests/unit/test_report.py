@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -28,7 +29,7 @@ from tasks.core.pictures import LARGEST, image_uri
 from tasks.core.sections import headline
 from tasks.report import report
 from tasks.select import select
-from tests.builders import CANDIDATES, Made, build
+from tests.builders import CANDIDATES, Folders, Made, build
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -299,3 +300,13 @@ def test_settings_of_the_registry_stay_out_when_shown(tmp_path: Path) -> None:
     assert "<h3>registry</h3>" not in page
     assert "<h3>prune</h3>" in page
     assert json.dumps([0.25, 0.5, 0.625])[1:-1] in page
+
+
+def test_ratio_stays_out_when_params_no_longer_ask_for_it(tmp_path: Path) -> None:
+    """DVC leaves the folder of a ratio that was taken out of params.yaml where it is."""
+    root = tmp_path / "data"
+    page = make(root)
+    shutil.copytree(root / "prune" / "0.5", root / "prune" / "0.9")
+    (root / "again").mkdir()
+    report(ReportParams(title="Example"), out=root / "again", **Folders(root).report)
+    assert (root / "again" / "report.html").read_text(encoding="utf-8") == page
