@@ -24,7 +24,7 @@ ui: .venv/run  ## the Prefect and MLflow servers, on loopback
 	modelpress ui
 
 bench: .venv/test  ## every benchmark, one after another, on a quiet machine
-	set -e; for script in benchmarks/bench_*.py; do python $$script; done
+	set -e; for script in $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)); do python $$script; done
 
 lock:  ## resolve pyproject.toml anew; needs uv
 	$(UV) --upgrade -o requirements.lock

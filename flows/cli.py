@@ -124,12 +124,9 @@ def _init(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> None:
     from flows import overrides
     from flows.lock import only_run
-    from tasks.core.params import load_pipeline
 
     root = _enter()
-    params, changed = load_pipeline(Path(overrides.PARAMS)), {}
-    if args.set_param:
-        params, changed = overrides.apply(root, args.set_param)
+    params, changed = overrides.apply(root, args.set_param)
     _check_source(params.ingest.source)
     # Errors reach the terminal as one line of ours, and Prefect's UI in full.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -154,14 +151,25 @@ def _check_source(source: str) -> None:
     path = Path(source)
     if path.exists():
         return
-    hint = "modelpress fetch fashion-mnist obtains it" if path == FASHION_MNIST else "modelpress init PATH sets it"
+    hint = (
+        "modelpress fetch fashion-mnist obtains it"
+        if path == FASHION_MNIST
+        else "modelpress init PATH sets it"
+    )
     raise BadInput(f"params.yaml: ingest.source: {source}: no such file or folder; {hint}")
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from flows.predict import predict
+    from flows import terminal
+    from flows.predict import TOP, as_json, predict
 
-    predict(args.model, args.images, as_json=args.json)
+    found = predict(args.model, args.images)
+    if args.json:
+        terminal.print_json(as_json(found))
+        return
+    rows = [[str(p.image), *(f"{label}  {value:.1%}" for label, value in p.labels)] for p in found]
+    ranks = ["label", *(["then"] * (TOP - 1))][: max(len(p.labels) for p in found)]
+    terminal.table(["image", *ranks], rows, right=9)
 
 
 def _params(args: argparse.Namespace) -> None:
@@ -171,7 +179,9 @@ def _params(args: argparse.Namespace) -> None:
     _enter()
     keys = list(describe.keys(load_pipeline(Path("params.yaml"))))
     if args.json:
-        terminal.print_json({key.name: {"type": key.type, "default": key.default, "value": key.value} for key in keys})
+        terminal.print_json(
+            {key.name: {"type": key.type, "default": key.default, "value": key.value} for key in keys}
+        )
         return
     rows = [[k.name, k.type, "" if k.default is None else str(k.default), str(k.value)] for k in keys]
     terminal.table(["key", "type", "default", "value"], rows, right=4)

@@ -80,7 +80,9 @@ class Display(logging.Handler):
                 for last in self._tails[stage]:
                     progress.console.print(f"{stage}: {last}", markup=False, highlight=False)
         elif match := LINE.match(line):
-            progress.update(row, total=int(match["total"]), completed=int(match["done"]), note=match["note"] or "")
+            progress.update(
+                row, total=int(match["total"]), completed=int(match["done"]), note=match["note"] or ""
+            )
         elif stage in self._tails:
             self._tails[stage].append(line)
 

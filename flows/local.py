@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,16 +40,24 @@ def run(root: Path, *, force: bool, retries: int, timeout_s: float, watch: bool)
     Raises:
         BadInput, StageFailed: as the flow does.
     """
+    gc.disable()  # while a hundred thousand objects are made that all stay
     with only_run(root), services.prefect() as server:
         print(f"watch this run at {_ui()}", flush=True)
         # Both take seconds to import, while the server starts.
         from flows import pipeline
 
         prepared = pipeline.prepare(root)
+        gc.freeze()
+        gc.enable()
         if server is not None:
             server.wait_until_up()
-        with Display(prepared.plan, watch):
-            state, run_id = _call(pipeline, force=force, retries=retries, timeout_s=timeout_s)
+        prepared.start_tracking(force)
+        try:
+            with Display(prepared.plan, watch), _heartbeats(server is None):
+                state = _call(pipeline, force=force, retries=retries, timeout_s=timeout_s)
+        finally:
+            prepared.tracker.end(False)  # in case the flow did not come to do it
+        run_id = state.state_details.flow_run_id
         if server is not None:
             _wait_until_recorded(run_id, len(prepared.plan.stages))
         result = state.result(raise_on_failure=False)
@@ -61,15 +71,22 @@ def _ui() -> str:
     return os.environ["PREFECT_API_URL"].removesuffix("/").removesuffix("/api")
 
 
-def _call(pipeline: Any, **options: Any) -> tuple[Any, Any]:
+def _heartbeats(wanted: bool) -> AbstractContextManager[Any]:
+    """Heartbeats tell a server that a run is alive. One that ends with the run has no use for them, and
+    their thread ends up to a second late."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    return nullcontext() if wanted else temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+
+
+def _call(pipeline: Any, **options: Any) -> Any:
     import httpx
     from prefect.exceptions import PrefectException
 
     try:
-        state = pipeline.modelpress(return_state=True, **options)
+        return pipeline.modelpress(return_state=True, **options)
     except (httpx.HTTPError, PrefectException) as error:
         raise StageFailed(f"Prefect: {type(error).__name__}: {' '.join(str(error).split())}") from None
-    return state, state.state_details.flow_run_id
 
 
 def _wait_until_recorded(run_id: Any, stages: int) -> None:

@@ -8,10 +8,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.dag import one_line
 from tasks.core.errors import BadInput
 from tasks.core.files import write_text
-from tasks.core.params import Pipeline, parse, read_yaml
+from tasks.core.params import Pipeline, load_pipeline, read_yaml
 
 PARAMS = "params.yaml"
 
@@ -29,12 +28,14 @@ def apply(root: Path, given: Sequence[str]) -> tuple[Pipeline, dict[str, str]]:
     Raises:
         BadInput: an override is malformed or names no key, or params.yaml would not be valid with it.
     """
+    params = load_pipeline(Path(PARAMS))
+    if not given:
+        return params, {}
     from dvc.exceptions import DvcException
     from dvc.utils.cli_parse import to_path_overrides
     from dvc.utils.hydra import apply_overrides, to_hydra_overrides
     from hydra.errors import HydraException
 
-    params = parse(Pipeline, read_yaml(root / PARAMS), PARAMS)
     changed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, overrides in to_path_overrides(given).items():
@@ -45,14 +46,28 @@ def apply(root: Path, given: Sequence[str]) -> tuple[Pipeline, dict[str, str]]:
                 raise BadInput(f"-S {name}:{overrides[0]}: {name}: {error.strerror}") from None
             try:
                 if any(override.is_sweep_override() for override in to_hydra_overrides(overrides)):
-                    raise BadInput(f"-S {' '.join(overrides)}: one value a key: use dvc exp run --queue for several")
+                    raise BadInput(
+                        f"-S {' '.join(overrides)}: one value a key: use dvc exp run --queue for several"
+                    )
                 apply_overrides(copy, overrides)
             except (DvcException, HydraException) as error:
-                raise BadInput(f"-S {' '.join(overrides)}: {one_line(error)}") from None
+                raise BadInput(f"-S {' '.join(overrides)}: {_reason(error)}") from None
             if name == PARAMS:
-                params = parse(Pipeline, read_yaml(copy), PARAMS)
+                params = _validated(copy)
             changed[name] = copy.read_text(encoding="utf-8")
     return params, changed
+
+
+def _reason(error: Exception) -> str:
+    """Hydra's own words, which DVC puts into the cause, without the grammar that it adds."""
+    return " ".join(str(error.__cause__ or error).splitlines()[:2])
+
+
+def _validated(copy: Path) -> Pipeline:
+    try:
+        return load_pipeline(copy)
+    except BadInput as error:
+        raise BadInput(str(error).replace(str(copy), PARAMS)) from None
 
 
 def with_source(root: Path, source: str) -> str:
@@ -65,7 +80,7 @@ def with_source(root: Path, source: str) -> str:
         shutil.copyfile(root / PARAMS, copy)
         with modify_yaml(copy) as content:
             content.setdefault("ingest", {})["source"] = source
-        parse(Pipeline, read_yaml(copy), PARAMS)
+        _validated(copy)
         return copy.read_text(encoding="utf-8")
 
 

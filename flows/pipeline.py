@@ -13,8 +13,9 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.context import get_run_context
-from prefect.states import Completed, State
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import dag, registry, settings, show
@@ -35,6 +36,11 @@ class Prepared:
     params: Pipeline
     plan: dag.Plan
     tracker: Tracker
+
+    def start_tracking(self, force: bool) -> str:
+        """Create the MLflow run; its id. Raises StageFailed."""
+        pending = self.plan.stages if force else self.plan.pending()
+        return self.tracker.start(s.name for s in self.plan.stages if s not in pending and not s.tracks_data)
 
 
 _prepared: list[Prepared] = []
@@ -66,7 +72,8 @@ def modelpress(force: bool = False, retries: int = 1, timeout_s: float = 0.0) ->
         prepared = _prepared.pop() if _prepared else _read(root)
         run = get_run_context().flow_run  # type: ignore[union-attr]
         assert run is not None
-        run_id = prepared.tracker.start(run.name, str(run.id))
+        run_id = prepared.start_tracking(force)
+        prepared.tracker.attach(run.name, str(run.id))
         children, ok = Children(), False
         try:
             state = _run(root, prepared, run_id, children, force=force, retries=retries, timeout_s=timeout_s)
@@ -83,16 +90,14 @@ def _read(root: Path) -> Prepared:
     return Prepared(params, dag.read(root, clean=True), tracker)
 
 
-def _run(
-    root: Path, prepared: Prepared, run_id: str, children: Children, **options: Any
-) -> State[Outcomes]:
+def _run(root: Path, prepared: Prepared, run_id: str, children: Children, **options: Any) -> State[Outcomes]:
     log = get_run_logger()
     for path in prepared.plan.removed:
         log.info("removed %s: no such candidate in params.yaml any more", path)
     started = time.monotonic()
     outcomes = walk(prepared.plan, prepared.tracker, children, **options)
     prepared.tracker.log_summary(root / SELECT, root / INGEST)
-    registered = None
+    registered: Any = None
     if (root / SELECT / "model.onnx").is_file():
         registered = register(root, prepared.params.registry.name, run_id)
     show.artifacts(root / SELECT, outcomes, registered, time.monotonic() - started)

@@ -66,7 +66,9 @@ def register(select: Path, ingest: Path, name: str, run_id: str) -> Registered:
                 client.set_model_version_tag(name, version, key, value)
         new = "registered as" if not found else "is already"
         if not metrics["passed"]:
-            sentence = f"{metrics['selected']} {new} version {version} of {name}, not {ALIAS}: {metrics['reason']}"
+            sentence = (
+                f"{metrics['selected']} {new} version {version} of {name}, not {ALIAS}: {metrics['reason']}"
+            )
             return Registered(version, champion == version, not found, sentence)
         if champion == version:
             return Registered(version, True, False, f"{metrics['selected']} is already {ALIAS} of {name}.")
@@ -101,7 +103,11 @@ def _log(client: MlflowClient, content: bytes, ingest: Path, name: str, run_id: 
             signature=infer_signature(images_NHWC, {"logits": logits_NK}),
             input_example=images_NHWC,
             registered_model_name=name,
-            pip_requirements=[f"onnx=={onnx.__version__}", f"onnxruntime=={onnxruntime.__version__}", "numpy"],
+            pip_requirements=[
+                f"onnx=={onnx.__version__}",
+                f"onnxruntime=={onnxruntime.__version__}",
+                "numpy",
+            ],
             save_as_external_data=False,
         )
     client.update_run(run_id, "RUNNING")  # the block above has closed it
@@ -120,7 +126,7 @@ def _promote(
     finally:
         if not same and before is None:
             client.delete_registered_model_alias(name, ALIAS)
-        elif not same:
+        elif not same and before is not None:
             client.set_registered_model_alias(name, ALIAS, before)
     if not same:
         raise StageFailed(

@@ -19,7 +19,9 @@ _TAIL = 20  # lines of output in the message of a failure
 _EXITED = re.compile(r"exited with (-?\d+)")
 _UNCHANGED = re.compile(r"^(Stage )?'.+' didn't change, skipping$")
 _RESTORED = re.compile(r"^Stage '.+' is cached - skipping run, checking out outputs$")
-_HINTS = re.compile(r"^(To track the changes with git|\tgit add|To enable auto staging|\tdvc config|Use `dvc push`)")
+_HINTS = re.compile(
+    r"^(To track the changes with git|\tgit add|To enable auto staging|\tdvc config|Use `dvc push`)"
+)
 
 
 class Killed(StageFailed):
@@ -120,7 +122,9 @@ def reproduce(
 def _failure(name: str, code: int, tail: list[str]) -> Exception:
     reported = [int(m[1]) for line in tail if line.startswith("ERROR") and (m := _EXITED.search(line))]
     status = reported[-1] if reported else code
-    output = [line for line in tail if not line.startswith(("ERROR: failed to reproduce", "> ", "Running stage"))]
+    output = [
+        line for line in tail if not line.startswith(("ERROR: failed to reproduce", "> ", "Running stage"))
+    ]
     if status == 2 and reported and output:
         return BadInput(output[-1])
     last = f": {output[-1]}" if output else ""

@@ -14,8 +14,9 @@ from uuid import UUID
 from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from flows.dag import Plan, Stage
 from flows.stage import Children, Killed, Outcome, reproduce
@@ -69,7 +70,7 @@ def walk(
     busy: set[str] = set()
 
     def start(stage: Stage, ask: bool) -> None:
-        run = _task.with_options(name=stage.name, task_run_name=stage.name, retries=retries)
+        run: Any = _task.with_options(name=stage.name, task_run_name=stage.name, retries=retries)
         future = run.submit(
             stage, ask, tracker, children, force, timeout_s, wait_for=[futures[name] for name in stage.after]
         )

@@ -164,8 +164,8 @@ def _header(path: bytes, max_pixels: int) -> Header | str:
     try:
         with _opened(path, max_pixels) as image:
             width, height = image.size
-            # Asking PNG for EXIF that is not in its header would decode it.
-            if "exif" in image.info or image.format == "TIFF":
+            # Asking PNG for EXIF that is not in its header would decode it; TIFF has turned by itself.
+            if "exif" in image.info:
                 turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
                 width, height = (height, width) if turned else (width, height)
             return Header(height, width, image.mode)

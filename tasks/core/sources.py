@@ -22,6 +22,7 @@ from tasks.core.images import EXTENSIONS
 SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
 OPEN = -1  # of a split: still to be drawn
+NOT_AN_IMAGE = "not an image by its extension"
 _SPLIT_NAMES = {b"train": TRAIN, b"val": VAL, b"valid": VAL, b"validation": VAL, b"test": TEST}
 _LISTED = 1000  # so many of what is left out are named, all are counted
 
@@ -147,7 +148,8 @@ class _Scan:
     def take_class(self, entry: _Entry, path: bytes, split: int) -> None:
         """Take the images under `entry`, if it is a folder, as those of the class of its name."""
         if not entry.is_folder:
-            self.left_out.add(show(path), entry.refusal or "not in a class folder")
+            misplaced = entry.refusal in ("", NOT_AN_IMAGE)
+            self.left_out.add(show(path), "not in a class folder" if misplaced else entry.refusal)
             return
         self._take_images(path + b"/", self.met.setdefault(entry.name, len(self.met)), split)
 
@@ -192,7 +194,7 @@ class _Scan:
         elif not entry.is_file():
             return _Entry(name, False, "not a regular file")
         if name[name.rfind(b".") :].lower() not in EXTENSIONS:
-            return _Entry(name, False, "not an image by its extension")
+            return _Entry(name, False, NOT_AN_IMAGE)
         return _Entry(name, False)
 
     def result(self) -> Found:

@@ -37,13 +37,14 @@ SAMPLING_S = 5  # of CPU, memory, disk and network, while a stage runs
 _METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100  # MLflow's limits
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 _TRIAL_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}  # FAILED otherwise
+_new_monitor: Any = SystemMetricsMonitor  # without types
 T = TypeVar("T")
 
 
 @dataclass
 class _StageRun:
     run_id: str
-    monitor: SystemMetricsMonitor
+    monitor: Any  # MLflow's SystemMetricsMonitor
 
 
 class Tracker:
@@ -61,7 +62,7 @@ class Tracker:
         """
         self._root, self._lock = root, threading.Lock()
         self._stages: dict[str, _StageRun] = {}
-        self._parent = ""
+        self._parent, self._ended = "", False
         try:
             self._client = MlflowClient()
             found = self._client.get_experiment_by_name(experiment)
@@ -69,21 +70,35 @@ class Tracker:
         except MlflowException as error:
             raise StageFailed(f"MLflow's store cannot be opened: {' '.join(str(error).split())}") from None
 
-    def start(self, flow_run_name: str, flow_run_id: str) -> str:
-        """Create the parent run; its id. Raises StageFailed."""
-        tags = {"modelpress.kind": "pipeline", "prefect.flow_run_id": flow_run_id, **_git(self._root)}
+    def start(self, unchanged: Iterable[str]) -> str:
+        """Create the parent run, unless it exists; its id. The stages that are `unchanged` for certain get
+        their children in the background. Raises StageFailed."""
+        if self._parent:
+            return self._parent
+        tags = {"modelpress.kind": "pipeline", **_git(self._root)}
         try:
-            run = self._client.create_run(self._experiment, run_name=flow_run_name, tags=tags)
+            run = self._client.create_run(self._experiment, tags=tags)
         except MlflowException as error:
             raise StageFailed(f"MLflow's store refuses a run: {' '.join(str(error).split())}") from None
         self._parent = run.info.run_id
+        self._background = threading.Thread(target=self._mirror_unchanged, args=(list(unchanged),))
+        self._background.start()
         return self._parent
+
+    def attach(self, name: str, flow_run_id: str) -> None:
+        """Name the parent run after the flow run that it mirrors."""
+        with self._mirroring("run"):
+            self._log(self._parent, tags={"mlflow.runName": name, "prefect.flow_run_id": flow_run_id})
+
+    def _mirror_unchanged(self, stages: list[str]) -> None:
+        for stage in stages:
+            self.stage_ended(stage, "unchanged", None)
 
     def stage_started(self, stage: str) -> None:
         """A child run for `stage`, with the machine's metrics from now on."""
         with self._mirroring(stage):
             run_id = self._create(stage, self._parent, {"modelpress.kind": "stage"})
-            monitor = SystemMetricsMonitor(run_id, sampling_interval=SAMPLING_S)
+            monitor = _new_monitor(run_id, sampling_interval=SAMPLING_S)
             monitor.start()
             self._stages[stage] = _StageRun(run_id, monitor)
 
@@ -91,7 +106,7 @@ class Tracker:
         """Close the child run of `stage`.
 
         Args:
-            stage: its name; a child run is created if it was never started.
+            stage: its name; a child run is created if it was not started.
             outcome: `ran`, `restored`, `unchanged` or `failed`.
             folder: what it wrote; metrics.json, history.csv and trials.csv in it are logged if it `ran`.
         """
@@ -128,7 +143,11 @@ class Tracker:
                 self._client.log_inputs(self._parent, datasets=[_dataset(data)])
 
     def end(self, ok: bool) -> None:
-        """Close the parent run, and children that were left open, as FINISHED or FAILED."""
+        """Close the parent run, and children that were left open. A second call does nothing."""
+        if not self._parent or self._ended:
+            return
+        self._ended = True
+        self._background.join()
         with self._mirroring("run"):
             for left in self._stages.values():
                 _finish(left.monitor)
@@ -199,7 +218,9 @@ class Tracker:
         number, state = fields.pop("number"), fields.pop("state")
         now = int(time.time() * 1000)
         measured = {k: _number(fields.pop(k, "")) for k in ("value", "epochs")}
-        run_id = self._create(f"trial {number}", tune_run, {"modelpress.kind": "trial", "optuna.state": state})
+        run_id = self._create(
+            f"trial {number}", tune_run, {"modelpress.kind": "trial", "optuna.state": state}
+        )
         self._log(
             run_id,
             [Metric(k, v, now, 0) for k, v in measured.items() if v is not None],
@@ -213,7 +234,7 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     return (whole[start : start + size] for start in range(0, len(whole), size))
 
 
-def _finish(monitor: SystemMetricsMonitor) -> None:
+def _finish(monitor: Any) -> None:
     """Stop sampling; the last sample is logged even if the stage was shorter than the interval."""
     monitor.finish()
     monitor.publish_metrics(monitor.aggregate_metrics())

@@ -34,7 +34,7 @@ def make_project(folder: Path, source: Path, **sections: dict[str, Any]) -> Path
     """A git and DVC repository in `folder` that runs the whole pipeline on the images in `source`."""
     folder.mkdir(parents=True)
     shutil.copytree(ROOT / "tasks", folder / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "prefect.yaml", ".gitignore"):
+    for name in ("dvc.yaml", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     params = {"ingest": {"source": str(source)}, **TINY}
     params = {name: {**values, **sections.get(name, {})} for name, values in params.items()}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.augment import augment, resolve_policy
+from tasks.augment import GAP, LABEL_WIDTH, TILE, augment, resolve_policy
 from tasks.core.errors import BadInput
 from tasks.core.params import AugmentParams
 
@@ -112,16 +112,26 @@ def test_augment_writes_policy_metrics_and_a_sheet_with_a_row_an_operation_when_
     assert height / rows > 80, "one row an operation, the original, and all together"
 
 
-def test_sheet_shows_the_original_pixels_when_nothing_is_on(tmp_path: Path) -> None:
-    out = run(tmp_path, GREY, flip_horizontal=False, crop=0)
-    first = np.load(tmp_path / "data" / "train_images.npy")[0, ..., 0]
+@pytest.mark.parametrize("shape", [GREY, RGB])
+def test_sheet_shows_pixels_unchanged_but_for_the_operation_when_it_is_a_flip(
+    shape: tuple[int, int, int], tmp_path: Path
+) -> None:
+    out = run(tmp_path, shape, crop=0)
+    height, width = (side * round(TILE / max(shape)) for side in shape[:2])
     with Image.open(out / "contact_sheet.png") as sheet:
-        pixels = np.asarray(sheet.convert("L"))
-    enlarged = first.repeat(4, 0).repeat(4, 1)
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, enlarged.shape)
-    assert any(
-        np.array_equal(windows[r, c], enlarged) for r, c in np.argwhere(windows[:, :, 0, 0] == first[0, 0])
-    )
+        pixels = np.asarray(sheet)
+    flipped = 0
+    for left in range(LABEL_WIDTH, pixels.shape[1], width + GAP):
+        before, after = (pixels[top : top + height, left : left + width] for top in (GAP, GAP + height + GAP))
+        assert before.std() > 50, "noise, as in the data"
+        if not np.array_equal(after, before):
+            assert np.array_equal(after, before[:, ::-1])
+            flipped += 1
+    assert 0 < flipped < 8
+    first = np.load(tmp_path / "data" / "train_images.npy")[0]
+    factor = width // shape[1]
+    shown = pixels[GAP : GAP + height : factor, LABEL_WIDTH : LABEL_WIDTH + width : factor]
+    assert np.array_equal(shown, np.broadcast_to(first, shown.shape))
 
 
 def test_augment_writes_the_same_bytes_when_run_again(tmp_path: Path) -> None:
