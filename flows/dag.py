@@ -69,7 +69,7 @@ def read(root: Path, *, clean: bool = False) -> Plan:
     try:
         with Repo(str(root)) as repo, lock_repo(repo):
             graph = get_active_graph(repo.index.graph)
-            steps = plan_repro(graph, list(repo.stage.collect("dvc.yaml")))
+            steps = plan_repro(graph, list(repo.stage.collect(str(root / "dvc.yaml"))))
             outs = {step.addressing: _outs(root, step) for step in steps}
             known = {out for paths in outs.values() for out in paths}
             removed = _remove_stale(root, known) if clean else ()

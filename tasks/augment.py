@@ -126,10 +126,11 @@ def _examples(train: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64
 def _augmented(
     policy: dict[str, Any], images_NHWC: npt.NDArray[np.uint8], labels_N: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.uint8]:
+    seed = int(np.random.SeedSequence(policy["seed"]).generate_state(1)[0])  # spread, as in training
     x_NCHW, _ = BatchAugment(policy)(
         torch.from_numpy(images_NHWC),
         torch.from_numpy(labels_N),
-        torch.Generator().manual_seed(policy["seed"]),
+        torch.Generator().manual_seed(seed),
         int(labels_N.max()) + 1,
     )
     zero, scale = pixel_scale(policy["channel_mean"], policy["channel_std"])

@@ -130,7 +130,8 @@ class TrainParams(Params):
 class PruneParams(Params):
     """Structured pruning and the recovery by distillation from the dense model."""
 
-    ratios: Annotated[list[Ratio], Field(min_length=1)] = [0.5]  # of the channels, removed
+    # Required, since dvc.yaml makes a stage of each; of the channels, removed.
+    ratios: Annotated[list[Ratio], Field(min_length=1)]
     criterion: Literal["l1", "l2", "bn_scale", "random"] = "l2"
     scope: Literal["uniform", "global"] = "uniform"
     steps: Count = 3  # iterations of prune and train
@@ -156,7 +157,7 @@ class PruneParams(Params):
 class QuantizeParams(Params):
     """ONNX export and, for int8, static quantization with a calibration set."""
 
-    schemes: Annotated[list[Scheme], Field(min_length=1)] = ["fp32", "int8"]
+    schemes: Annotated[list[Scheme], Field(min_length=1)]  # required: dvc.yaml makes a stage of each
     calibrator: Literal["minmax", "entropy", "percentile"] = "minmax"
     calibration_images: Annotated[int, Field(ge=16, le=10_000)] = 512
     per_channel: bool = True
@@ -207,8 +208,8 @@ class Pipeline(Params):
     augment: AugmentParams = AugmentParams()
     tune: TuneParams = TuneParams(trials=0)
     train: TrainParams = TrainParams()
-    prune: PruneParams = PruneParams()
-    quantize: QuantizeParams = QuantizeParams()
+    prune: PruneParams
+    quantize: QuantizeParams
     evaluate: EvaluateParams = EvaluateParams()
     select: SelectParams = SelectParams()
     report: ReportParams = ReportParams()

@@ -117,7 +117,7 @@ def _read_folder(params: IngestParams, source: Path, scratch: Path) -> Samples:
             raise BadInput(f"{source}: no image can be read ({found.left_out})")
         sizes = _count_sizes(headers.sizes_N2[readable])
         grey = all(mode in images.GREY_MODES for mode in headers.modes)
-        target = _target(params, sizes, grey)
+        target = choose_target(params, sizes, grey)
         jobs = (
             DecodeJob([found.root + found.paths[i] for i in rows], max_pixels, target, str(scratch), first)
             for first, rows in _pieces(readable, target)
@@ -156,7 +156,7 @@ def _read_idx(params: IngestParams, source: Path, scratch: Path) -> Samples:
     _check_classes(found.classes, source, sources.LeftOut())
     count = len(found.labels_N)
     sizes = Counter({(found.height, found.width): count})
-    target = _target(params, sizes, grey=True)
+    target = choose_target(params, sizes, grey=True)
     if target.shape == (found.height, found.width, 1):
         rows = packing.Rows([(file.path, file.offset, file.count) for file in found.files], target.shape)
         with Paced("read", count) as paced:
@@ -222,8 +222,8 @@ def _count_sizes(sizes_N2: npt.NDArray[np.uint32]) -> Counter[tuple[int, int]]:
     return Counter({(int(v) >> 32, int(v) & 0xFFFFFFFF): int(n) for v, n in zip(values, counts, strict=True)})
 
 
-def _target(params: IngestParams, sizes: Counter[tuple[int, int]], grey: bool) -> Target:
-    """What all images become: see RULES."""
+def choose_target(params: IngestParams, sizes: Counter[tuple[int, int]], grey: bool) -> Target:
+    """What all images become: see RULES. `sizes` counts (H, W); `grey` says that all images are."""
     channels = {"grey": 1, "rgb": 3, "auto": 1 if grey else 3}[params.channels]
     if params.size != "auto":
         return Target(params.size, params.size, channels)

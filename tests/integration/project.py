@@ -22,7 +22,7 @@ TINY: dict[str, Any] = {
     },
     "train": {"width": 16, "epochs": 4, "batch_size": 64, "lr": 0.1},
     "prune": {"ratios": [0.5], "steps": 1, "epochs": 2, "lr": 0.05, "batch_size": 64},
-    "quantize": {"calibration_images": 64},
+    "quantize": {"schemes": ["fp32", "int8"], "calibration_images": 64},
     "evaluate": {"repeats": 20, "bootstrap": 500},
     "select": {"max_drop_points": 5.0},
     "report": {"title": "Digits", "mistakes": 4},

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks.core.errors import BadInput
 from tasks.core.params import TrainParams, load_pipeline, load_section
@@ -39,7 +40,10 @@ def test_pipeline_is_accepted_when_it_is_the_committed_one() -> None:
 def test_pipeline_is_refused_in_one_line_when_a_key_is_wrong(
     text: str, words: list[str], tmp_path: Path
 ) -> None:
-    path = write(tmp_path, f"ingest: {{source: x}}\n{text}\n")
+    given = {"ingest": {"source": "x"}, "prune": {"ratios": [0.5]}, "quantize": {"schemes": ["fp32"]}}
+    for section, values in yaml.safe_load(text).items():
+        given[section] = {**given.get(section, {}), **values}
+    path = write(tmp_path, yaml.safe_dump(given))
     with pytest.raises(BadInput) as refused:
         load_pipeline(path)
     message = str(refused.value)

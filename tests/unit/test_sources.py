@@ -264,6 +264,7 @@ def bomb(side: int) -> bytes:
     )
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [1001, 100_000])
 def test_header_gives_a_reason_when_an_image_is_gigantic(tmp_path: Path, side: int) -> None:
     path = tmp_path / "a.png"

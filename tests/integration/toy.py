@@ -1,0 +1,119 @@
+"""A DVC project whose stages take no time, for tests of what runs stages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+PARAMS = """\
+# A comment that must survive.
+ingest:
+  source: data/raw/in.txt   # and this one
+train: {epochs: 2, lr: 0.1}
+prune:
+  ratios: [0.5, 0.25]
+registry:
+  name: toy
+"""
+
+DVC_YAML = """\
+stages:
+  ingest:
+    cmd: python step.py ingest data/ingest ${ingest.source}
+    deps: ["${ingest.source}", step.py]
+    params: [ingest]
+    outs: [data/ingest]
+  train:
+    cmd: python step.py train data/train data/ingest
+    deps: [data/ingest]
+    params: [train]
+    outs: [data/train]
+  prune:
+    matrix:
+      ratio: ${prune.ratios}
+    cmd: python step.py prune@${item.ratio} data/prune/${item.ratio} data/train
+    deps: [data/train]
+    outs: ["data/prune/${item.ratio}"]
+  evaluate:
+    cmd: python step.py evaluate data/evaluate data/prune
+    deps: [data/prune]
+    outs: [data/evaluate]
+"""
+
+# TOY_FAIL=STAGE=CODE lets a stage end with that exit code (negative: a signal, once), TOY_SLEEP=STAGE=SECONDS
+# lets it take so long.
+STEP = '''\
+import json, os, signal, sys, time
+from pathlib import Path
+
+stage, out, *deps = sys.argv[1:]
+
+def asked(name):
+    target, _, value = os.environ.get(name, "").rpartition("=")
+    return float(value) if target == stage else 0
+
+for i in range(1, 4):
+    print(f"{stage.partition('@')[0]} {i}/3: loss {1 / i:.3f}", flush=True)
+code = int(asked("TOY_FAIL"))
+if code < 0 and not Path("failed-once").exists():
+    Path("failed-once").touch()
+    os.kill(os.getpid(), -code)
+if code > 0:
+    print(f"{stage}: this cannot work", file=sys.stderr)
+    sys.exit(code)
+if seconds := asked("TOY_SLEEP"):
+    Path("sleeping").write_text(str(os.getpid()))
+    time.sleep(seconds)
+folder = Path(out)
+folder.mkdir(parents=True, exist_ok=True)
+content = [p.read_bytes() for dep in deps for p in sorted([Path(dep), *Path(dep).rglob("*")]) if p.is_file()]
+(folder / "content").write_bytes(stage.encode() + b"".join(content))
+(folder / "metrics.json").write_text(json.dumps({"loss": 0.25, "per": {"dense-fp32": {"ok": True}}}))
+(folder / "history.csv").write_text("epoch,loss\\n1,1.0\\n2,0.5\\n3,0.25\\n")
+if stage == "train":
+    (folder / "trials.csv").write_text("number,state,value,epochs,lr\\n0,COMPLETE,0.9,3,0.1\\n1,PRUNED,0.5,1,0.2\\n")
+'''
+
+
+def make_toy(folder: Path) -> Path:
+    """A git and DVC repository in `folder`, with one commit and nothing run yet."""
+    (folder / "data/raw").mkdir(parents=True)
+    (folder / "data/raw/in.txt").write_text("raw\n")
+    (folder / "params.yaml").write_text(PARAMS)
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    (folder / "step.py").write_text(STEP)
+    (folder / ".gitignore").write_text(".modelpress\nmlflow.db\nmlruns\nsleeping\nfailed-once\n")
+    for command in (
+        ["git", "init", "-q"],
+        ["git", "config", "user.email", "toy@example.org"],
+        ["git", "config", "user.name", "toy"],
+        [sys.executable, "-m", "dvc", "init", "-q"],
+        [sys.executable, "-m", "dvc", "add", "-q", "data/raw/in.txt"],
+        ["git", "add", "-A"],
+        ["git", "commit", "-q", "-m", "toy"],
+    ):
+        run(command, folder)
+    return folder
+
+
+def run(command: list[str], folder: Path, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in `folder`, with this interpreter's tools on the path."""
+    done = subprocess.run(
+        command, cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=280, check=False
+    )
+    assert not check or done.returncode == 0, f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def modelpress(folder: Path, *words: str, check: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run our command line in `folder`."""
+    return run([sys.executable, "-m", "flows.cli", *words], folder, check, **env)
+
+
+def environment(**env: str) -> dict[str, str]:
+    """The environment of a child of the tests."""
+    return {**os.environ, "DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(ROOT), **env}
