@@ -108,7 +108,7 @@ def _fetch(args: argparse.Namespace) -> None:
 def _init(args: argparse.Namespace) -> None:
     from flows import overrides
 
-    path = args.path.absolute()
+    path = Path(os.path.normpath(args.path.absolute()))
     root = _enter()
     if not path.is_dir():
         raise BadInput(f"{args.path}: no such folder" if not path.exists() else f"{args.path}: not a folder")

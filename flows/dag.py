@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tasks.core.errors import BadInput
 
@@ -70,15 +71,15 @@ def read(root: Path, *, clean: bool = False) -> Plan:
         with Repo(str(root)) as repo, lock_repo(repo):
             graph = get_active_graph(repo.index.graph)
             steps = plan_repro(graph, list(repo.stage.collect(str(root / "dvc.yaml"))))
-            outs = {step.addressing: _outs(root, step) for step in steps}
+            outs = {_name(root, step): _outs(root, step) for step in steps}
             known = {out for paths in outs.values() for out in paths}
             removed = _remove_stale(root, known) if clean else ()
             return Plan(
                 stages=tuple(
                     Stage(
-                        name=step.addressing,
-                        after=tuple(sorted(s.addressing for s in graph.successors(step))),
-                        outs=outs[step.addressing],
+                        name=_name(root, step),
+                        after=tuple(sorted(_name(root, s) for s in graph.successors(step))),
+                        outs=outs[_name(root, step)],
                         changed=step.changed(),
                     )
                     for step in steps
@@ -101,8 +102,17 @@ def one_line(error: BaseException) -> str:
     return ": ".join(parts)
 
 
-def _outs(root: Path, step: object) -> tuple[Path, ...]:
-    paths = [Path(out.fs_path) for out in step.outs]  # type: ignore[attr-defined]
+def _name(root: Path, step: Any) -> str:
+    """DVC's address of a stage, seen from `root`."""
+    path, name = Path(step.path), getattr(step, "name", None)
+    if name and path == root / "dvc.yaml":
+        return str(name)
+    place = path.relative_to(root).as_posix()
+    return f"{place}:{name}" if name else place
+
+
+def _outs(root: Path, step: Any) -> tuple[Path, ...]:
+    paths = [Path(out.fs_path) for out in step.outs]
     return tuple(sorted(path.relative_to(root) if path.is_relative_to(root) else path for path in paths))
 
 

@@ -97,14 +97,16 @@ def record_prefect(url: str | None) -> None:
 
 
 def free_port(wanted: int = PREFECT_PORT) -> int:
-    """`wanted` if nobody listens there, else some free port."""
+    """`wanted` if nobody listens there and it is not 0, else some free port."""
     try:
         claim(wanted)
     except BadInput:
-        with socket.socket() as sock:
-            sock.bind((HOST, 0))
-            return int(sock.getsockname()[1])
-    return wanted
+        wanted = 0
+    if wanted:
+        return wanted
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        return int(sock.getsockname()[1])
 
 
 def claim(port: int) -> None:

@@ -147,3 +147,43 @@ def test_train_is_refused_in_one_line_when_two_ranks_do_not_divide_the_batch(
     printed = run(folder, *command, code=255, PET_NPROC_PER_NODE="2")
     assert "train: train.batch_size (63) is global and must be a multiple of the 2 ranks" in printed
     assert not (folder / "data/train").exists()
+
+
+TIMED = ("evaluate", "select", "report")  # what a clock decides differs from run to run
+
+
+def test_flow_gives_the_same_lock_as_repro_when_run_on_the_same_data(
+    done: Path, digits: Path, tmp_path: Path
+) -> None:
+    folder = make_project(tmp_path / "flow", digits)
+    modelpress = str(Path(sys.executable).parent / "modelpress")
+    printed = run(folder, modelpress, "run")
+    assert "prune-0.5-int8" in printed
+    one, two = (yaml.safe_load((p / "dvc.lock").read_text())["stages"] for p in (done, folder))
+    assert set(one) == set(two)
+    for stage in set(one) - set(TIMED):
+        assert one[stage] == two[stage], stage
+    exact = [next(o for o in lock["evaluate"]["outs"] if "accuracy" in o["path"]) for lock in (one, two)]
+    assert exact[0] == exact[1]
+    assert "Running stage" not in repro(folder), "dvc repro finds nothing left to do after the flow"
+    before = (folder / "dvc.lock").read_bytes()
+    assert "nothing was recomputed" in run(folder, modelpress, "run").lower()
+    assert (folder / "dvc.lock").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("train.epochs=none", ["train.epochs", "integer"]),
+        ("+train.speed=3", ["train.speed", "unknown key"]),
+        ("ingest.source=nowhere", ["nowhere", "no such"]),
+    ],
+)
+def test_run_is_refused_in_one_line_when_a_param_is_wrong(
+    change: str, words: list[str], digits: Path, tmp_path: Path
+) -> None:
+    folder = make_project(tmp_path / "wrong", digits)
+    printed = run(folder, str(Path(sys.executable).parent / "modelpress"), "run", "-S", change, code=2)
+    assert len(printed.strip().splitlines()) == 1, printed
+    assert all(word in printed for word in words), printed
+    assert not (folder / "data").exists()

@@ -5,7 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
+from typing import Any
+
+import httpx
+
+from flows import servers, settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +24,7 @@ ingest:
 train: {epochs: 2, lr: 0.1}
 prune:
   ratios: [0.5, 0.25]
+quantize: {schemes: [fp32]}
 registry:
   name: toy
 """
@@ -46,7 +55,7 @@ stages:
 
 # TOY_FAIL=STAGE=CODE lets a stage end with that exit code (negative: a signal, once), TOY_SLEEP=STAGE=SECONDS
 # lets it take so long.
-STEP = '''\
+STEP = """\
 import json, os, signal, sys, time
 from pathlib import Path
 
@@ -76,7 +85,7 @@ content = [p.read_bytes() for dep in deps for p in sorted([Path(dep), *Path(dep)
 (folder / "history.csv").write_text("epoch,loss\\n1,1.0\\n2,0.5\\n3,0.25\\n")
 if stage == "train":
     (folder / "trials.csv").write_text("number,state,value,epochs,lr\\n0,COMPLETE,0.9,3,0.1\\n1,PRUNED,0.5,1,0.2\\n")
-'''
+"""
 
 
 def make_toy(folder: Path) -> Path:
@@ -105,11 +114,15 @@ def run(command: list[str], folder: Path, check: bool = True, **env: str) -> sub
     done = subprocess.run(
         command, cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=280, check=False
     )
-    assert not check or done.returncode == 0, f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    assert not check or done.returncode == 0, (
+        f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    )
     return done
 
 
-def modelpress(folder: Path, *words: str, check: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
+def modelpress(
+    folder: Path, *words: str, check: bool = False, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run our command line in `folder`."""
     return run([sys.executable, "-m", "flows.cli", *words], folder, check, **env)
 
@@ -117,3 +130,45 @@ def modelpress(folder: Path, *words: str, check: bool = False, **env: str) -> su
 def environment(**env: str) -> dict[str, str]:
     """The environment of a child of the tests."""
     return {**os.environ, "DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(ROOT), **env}
+
+
+@contextmanager
+def prefect_server(home: Path, *, schedules: bool = False) -> Iterator[dict[str, str]]:
+    """A Prefect server on a free port with its database in `home`; the variables that lead to it."""
+    home.mkdir(parents=True, exist_ok=True)
+    given = dict(os.environ)
+    os.environ["PREFECT_HOME"] = str(home)
+    with chdir(home):
+        settings.apply(home)
+        server = servers.prefect_server(servers.free_port(0), schedules=schedules)
+    try:
+        with chdir(home):
+            server.wait_until_up()
+        yield {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"{server.url}/api"}
+    finally:
+        server.stop()
+        os.environ.clear()
+        os.environ.update(given)
+
+
+def ask(api: dict[str, str], path: str, body: dict[str, Any] | None = None) -> Any:
+    """What Prefect's API says to a POST of `body` to `path`."""
+    response = httpx.post(f"{api['PREFECT_API_URL']}{path}", json=body or {}, timeout=30, trust_env=False)
+    response.raise_for_status()
+    return response.json()
+
+
+def last_flow_run(api: dict[str, str]) -> dict[str, Any]:
+    """The newest flow run."""
+    return dict(ask(api, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0])
+
+
+def task_runs(api: dict[str, str], flow_run: str, count: int) -> dict[str, dict[str, Any]]:
+    """The task runs of a flow run by name, as soon as the server has recorded `count`, all ended."""
+    filters = {"flow_runs": {"id": {"any_": [flow_run]}}}
+    for _ in range(200):
+        runs = {run["name"]: run for run in ask(api, "/task_runs/filter", filters)}
+        if len(runs) >= count and all(run["state_type"] != "RUNNING" for run in runs.values()):
+            return runs
+        time.sleep(0.1)
+    raise AssertionError(f"{count} task runs were expected, ended: {runs}")
