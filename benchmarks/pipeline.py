@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import write_result
+
 from tasks.core.candidates import DENSE, candidate_folders
 from tasks.core.data import open_dataset
 from tasks.core.files import read_json

@@ -42,6 +42,7 @@ PARAMS: dict[str, Any] = {
         "space": {"lr": {"low": 0.01, "high": 0.4, "log": True}, "width": {"choices": [16, 24, 32]}},
     },
     "prune": {"ratios": [0.25, 0.5, 0.625]},
+    "quantize": {"schemes": ["fp32", "int8"]},
 }
 
 

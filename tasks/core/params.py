@@ -239,19 +239,18 @@ def parse(model: type[P], values: object, where: str) -> P:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise BadInput(
-            "; ".join(
-                f"{where}{'.'.join(['', *map(str, e['loc'])]) if e['loc'] else ''}: "
-                f"{_explain(e['type'], e['msg'])} (got {_short(e['input'])})"
-                for e in error.errors(include_url=False)
-            )
-        ) from None
+        raise BadInput("; ".join(_explain(detail, where) for detail in error.errors())) from None
 
 
-def _explain(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "unknown key"
-    return message.removeprefix("Value error, ")
+def _explain(detail: Any, where: str) -> str:
+    """One of pydantic's complaints, as WHERE.KEY: what is wrong (got what)."""
+    key = ".".join([where, *map(str, detail["loc"])]).replace(": .", ": ")
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"{key}: unknown key"
+        case "missing":
+            return f"{key}: is missing"
+    return f"{key}: {detail['msg'].removeprefix('Value error, ')} (got {_short(detail['input'])})"
 
 
 def _short(value: object) -> str:

@@ -53,7 +53,7 @@ def test_pipeline_is_refused_in_one_line_when_a_key_is_wrong(
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a: [", "not valid YAML"), ("- a", "must hold a mapping"), ("{}", "ingest: Field required")],
+    [("a: [", "not valid YAML"), ("- a", "must hold a mapping"), ("{}", "ingest: is missing")],
 )
 def test_pipeline_is_refused_in_one_line_when_the_file_is_no_mapping(
     text: str, words: str, tmp_path: Path
