@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tasks.core.errors import BadInput
 
+LOCK = "dvc.lock"
 # Matrix stages write a folder a candidate under these, and later stages depend on the whole of each.
 MATRIX_FOLDERS = (Path("data/prune"), Path("data/quantize"))
 
@@ -37,10 +40,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages in an order in which they can run, and the stale folders that were removed."""
+    """The stages in an order in which they can run, the stale folders that were removed, and the stages
+    that dvc.lock holds, in its order."""
 
     stages: tuple[Stage, ...]
     removed: tuple[Path, ...] = ()
+    locked: tuple[str, ...] = ()
 
     def pending(self) -> list[Stage]:
         """The stages that DVC has to be asked to run or restore: the changed ones and all after them."""
@@ -85,9 +90,39 @@ def read(root: Path, *, clean: bool = False) -> Plan:
                     for step in steps
                 ),
                 removed=removed,
+                locked=tuple(_locked(root)),
             )
     except DvcException as error:
         raise BadInput(one_line(error)) from None
+
+
+def settle_lock(root: Path, plan: Plan) -> None:
+    """Put the stages in dvc.lock into the order that `dvc repro` gives: DVC adds a new one at the end, and
+    siblings that run at the same time end in any order.
+
+    Args:
+        root: the checkout, with no DVC command at work.
+        plan: as it was read before the stages ran.
+    """
+    new = [stage.name for stage in plan.stages if stage.name not in plan.locked]
+    found = _locked(root)
+    wanted = [name for name in [*plan.locked, *new] if name in found]
+    wanted += [name for name in found if name not in wanted]
+    if found == wanted:
+        return
+    from dvc.utils.serialize import modify_yaml
+
+    with modify_yaml(str(root / LOCK)) as content:
+        stages = content["stages"]
+        for name in wanted:
+            stages.move_to_end(name)
+
+
+def _locked(root: Path) -> list[str]:
+    path = root / LOCK
+    if not path.is_file():
+        return []
+    return list(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader).get("stages") or {})
 
 
 def one_line(error: BaseException) -> str:

@@ -79,7 +79,6 @@ def modelpress(force: bool = False, retries: int = 1, timeout_s: float = 0.0) ->
             state = _run(root, prepared, run_id, children, force=force, retries=retries, timeout_s=timeout_s)
             ok = True
         finally:
-            children.stop()  # on Ctrl-C, a cancellation or a crash, nothing goes on in the background
             prepared.tracker.end(ok)
     return state
 
@@ -95,7 +94,12 @@ def _run(root: Path, prepared: Prepared, run_id: str, children: Children, **opti
     for path in prepared.plan.removed:
         log.info("removed %s: no such candidate in params.yaml any more", path)
     started = time.monotonic()
-    outcomes = walk(prepared.plan, prepared.tracker, children, **options)
+    try:
+        outcomes = walk(prepared.plan, prepared.tracker, children, **options)
+    finally:
+        children.stop()  # on Ctrl-C, a cancellation or a crash, nothing goes on in the background
+        children.wait()
+        dag.settle_lock(root, prepared.plan)
     prepared.tracker.log_summary(root / SELECT, root / INGEST)
     registered: Any = None
     if (root / SELECT / "model.onnx").is_file():

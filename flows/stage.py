@@ -33,6 +33,7 @@ class Children:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._running: set[Child] = set()
         self.stopped = False
 
@@ -45,14 +46,20 @@ class Children:
             return child
 
     def ended(self, child: Child) -> None:
-        with self._lock:
+        with self._idle:
             self._running.discard(child)
+            self._idle.notify_all()
 
     def stop(self) -> None:
         with self._lock:
             self.stopped = True
             for child in self._running:
                 child.stop()
+
+    def wait(self) -> None:
+        """Wait until no child runs any more."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._running)
 
 
 def reproduce(

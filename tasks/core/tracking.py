@@ -62,7 +62,7 @@ class Tracker:
         """
         self._root, self._lock = root, threading.Lock()
         self._stages: dict[str, _StageRun] = {}
-        self._parent, self._ended = "", False
+        self._parent, self._closed = "", False
         try:
             self._client = MlflowClient()
             found = self._client.get_experiment_by_name(experiment)
@@ -97,6 +97,8 @@ class Tracker:
     def stage_started(self, stage: str) -> None:
         """A child run for `stage`, with the machine's metrics from now on."""
         with self._mirroring(stage):
+            if self._closed:
+                return
             run_id = self._create(stage, self._parent, {"modelpress.kind": "stage"})
             monitor = _new_monitor(run_id, sampling_interval=SAMPLING_S)
             monitor.start()
@@ -111,6 +113,8 @@ class Tracker:
             folder: what it wrote; metrics.json, history.csv and trials.csv in it are logged if it `ran`.
         """
         with self._mirroring(stage):
+            if self._closed:
+                return
             open_run = self._stages.pop(stage, None)
             if open_run is not None:
                 _finish(open_run.monitor)
@@ -144,11 +148,11 @@ class Tracker:
 
     def end(self, ok: bool) -> None:
         """Close the parent run, and children that were left open. A second call does nothing."""
-        if not self._parent or self._ended:
+        if not self._parent or self._closed:
             return
-        self._ended = True
         self._background.join()
         with self._mirroring("run"):
+            self._closed = True
             for left in self._stages.values():
                 _finish(left.monitor)
                 self._client.set_terminated(left.run_id, "KILLED")

@@ -95,7 +95,10 @@ def make_toy(folder: Path) -> Path:
     (folder / "params.yaml").write_text(PARAMS)
     (folder / "dvc.yaml").write_text(DVC_YAML)
     (folder / "step.py").write_text(STEP)
-    (folder / ".gitignore").write_text(".modelpress\nmlflow.db\nmlruns\nsleeping\nfailed-once\n")
+    # DVC writes no .gitignore of its own into folders that stages read as a whole.
+    ignored = [".modelpress", "mlflow.db", "mlruns", "sleeping", "failed-once"]
+    ignored += [f"/data/{name}/" for name in ("ingest", "train", "prune", "evaluate")]
+    (folder / ".gitignore").write_text("\n".join(ignored) + "\n")
     for command in (
         ["git", "init", "-q"],
         ["git", "config", "user.email", "toy@example.org"],
