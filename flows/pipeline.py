@@ -101,9 +101,10 @@ def _run(root: Path, prepared: Prepared, run_id: str, children: Children, **opti
         children.wait()
         dag.settle_lock(root, prepared.plan)
     prepared.tracker.log_summary(root / SELECT, root / INGEST)
-    registered: Any = None
+    registered: registry.Registered | None = None
     if (root / SELECT / "model.onnx").is_file():
-        registered = register(root, prepared.params.registry.name, run_id)
+        # A task that returns a state gives that state back; what it carries is the state's result.
+        registered = register(root, prepared.params.registry.name, run_id, return_state=True).result()
     show.artifacts(root / SELECT, outcomes, registered, time.monotonic() - started)
     nothing = all(outcome == "unchanged" for outcome in outcomes.values())
     message = "Nothing changed: nothing was recomputed." if nothing else show.sentence(outcomes)

@@ -94,6 +94,13 @@ def begin(folder: Path, *words: str, **env: str) -> subprocess.Popen[str]:
     return process
 
 
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def wait_for(condition: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -241,7 +248,7 @@ def test_stage_fails_when_it_takes_longer_than_the_timeout(toy: Path, api: dict[
     done = modelpress(toy, "run", "--timeout", "6", TOY_SLEEP="train=120", **api)
     assert done.returncode == 1
     assert "train took longer than 6 s" in done.stderr
-    assert not psutil.pid_exists(int((toy / "sleeping").read_text()))
+    wait_for(lambda: has_ended(int((toy / "sleeping").read_text())))
 
 
 @pytest.mark.slow
@@ -252,7 +259,7 @@ def test_second_run_is_refused_and_nothing_lives_on_when_the_first_is_killed(
     toy: Path, reproduced: Path, api: dict[str, str], number: signal.Signals, code: int
 ) -> None:
     process = begin(toy, **api)
-    sleeper = psutil.Process(int((toy / "sleeping").read_text()))
+    sleeper = int((toy / "sleeping").read_text())
     before = (toy / "params.yaml").read_bytes()
     refused = modelpress(toy, "run", "-S", "train.epochs=9", **api)
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
@@ -263,7 +270,7 @@ def test_second_run_is_refused_and_nothing_lives_on_when_the_first_is_killed(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in errors
-    wait_for(lambda: not sleeper.is_running() or sleeper.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: has_ended(sleeper))
     assert not (toy / "data/train").exists()
 
     modelpress(toy, "run", check=True, **api)

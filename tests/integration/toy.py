@@ -140,18 +140,20 @@ def prefect_server(home: Path, *, schedules: bool = False) -> Iterator[dict[str,
     """A Prefect server on a free port with its database in `home`; the variables that lead to it."""
     home.mkdir(parents=True, exist_ok=True)
     given = dict(os.environ)
-    os.environ["PREFECT_HOME"] = str(home)
-    with chdir(home):
+    try:
+        os.environ["PREFECT_HOME"] = str(home)
         settings.apply(home)
-        server = servers.prefect_server(servers.free_port(0), schedules=schedules)
+        with chdir(home):  # where the server's log goes
+            server = servers.prefect_server(servers.free_port(0), schedules=schedules)
+    finally:
+        os.environ.clear()
+        os.environ.update(given)
     try:
         with chdir(home):
             server.wait_until_up()
         yield {"PREFECT_HOME": str(home), "PREFECT_API_URL": f"{server.url}/api"}
     finally:
         server.stop()
-        os.environ.clear()
-        os.environ.update(given)
 
 
 def ask(api: dict[str, str], path: str, body: dict[str, Any] | None = None) -> Any:
