@@ -30,6 +30,7 @@ class Child:
         *,
         env: Mapping[str, str] | None = None,
         output: int | IO[bytes] = subprocess.PIPE,
+        pass_fds: Sequence[int] = (),
         grace_s: float = GRACE_S,
     ) -> None:
         self._process = subprocess.Popen(
@@ -38,6 +39,7 @@ class Child:
             stdout=output,
             stderr=subprocess.STDOUT,
             env=env,
+            pass_fds=pass_fds,
             start_new_session=True,  # a Ctrl-C at the terminal reaches us only
         )
         self.pid = self._process.pid
@@ -85,7 +87,7 @@ def _keep(grace_s: float, command: list[str]) -> int:
     # What it sends to its group it receives too; a handler, unlike SIG_IGN, is not inherited.
     signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", flush=True)
         return 127

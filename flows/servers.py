@@ -24,15 +24,25 @@ _GRACE_S = 5.0
 
 
 class Server:
-    """A server that runs until the block ends. `log` in STATE holds its output."""
+    """A server in a child process. Its output goes to NAME-server.log in STATE."""
 
-    def __init__(self, name: str, port: int, command: list[str], env: Mapping[str, str], health: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        port: int,
+        command: list[str],
+        env: Mapping[str, str],
+        health: str,
+        pass_fds: tuple[int, ...] = (),
+    ) -> None:
         self.url = f"http://{HOST}:{port}"
         self._name, self._health = name, self.url + health
         self.log = STATE / f"{name.lower()}-server.log"
         STATE.mkdir(exist_ok=True)
         with self.log.open("wb") as log:
-            self.child = Child(command, env={**os.environ, **env}, output=log, grace_s=_GRACE_S)
+            self.child = Child(
+                command, env={**os.environ, **env}, output=log, pass_fds=pass_fds, grace_s=_GRACE_S
+            )
 
     def wait_until_up(self) -> None:
         """Return when it answers. Raises StageFailed if it ends or does not within START_S."""
@@ -50,23 +60,32 @@ class Server:
         self.child.wait()
 
 
-def prefect_server(port: int, *, schedules: bool) -> Server:
+def prefect_server(port: int | None, *, schedules: bool) -> Server:
     """Prefect's server with its UI, on the database in PREFECT_HOME.
 
+    The port is bound here and handed on: two runs that start at the same time would else both find it
+    free, and one would talk to the other's server.
+
     Args:
-        port: where it listens.
+        port: where it listens; None is Prefect's usual port if it is free, else any.
         schedules: whether it creates the runs of schedules. Without a worker they would pile up, so the
             server that lives only as long as one run does not.
+
+    Raises:
+        BadInput: the port is in use.
     """
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    command += ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
-    env = {
-        "PREFECT__SERVER_FINAL": "1",
-        "PREFECT_UI_API_URL": f"http://{HOST}:{port}/api",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": str(schedules).lower(),
-        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": str(schedules).lower(),
-    }
-    return Server("Prefect", port, command, env, "/api/health")
+    with bind(port) as listener:
+        port = int(listener.getsockname()[1])
+        command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+        command += ["--fd", str(listener.fileno()), "--log-level", "error", "--lifespan", "on"]
+        env = {
+            "PREFECT__SERVER_FINAL": "1",
+            "PREFECT_API_URL": f"http://{HOST}:{port}/api",
+            "PREFECT_UI_API_URL": f"http://{HOST}:{port}/api",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": str(schedules).lower(),
+            "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": str(schedules).lower(),
+        }
+        return Server("Prefect", port, command, env, "/api/health", (listener.fileno(),))
 
 
 def mlflow_server(port: int, tracking_uri: str) -> Server:
@@ -96,30 +115,22 @@ def record_prefect(url: str | None) -> None:
         write_json(_RECORD, {"api": f"{url}/api"})
 
 
-def free_port(wanted: int = PREFECT_PORT) -> int:
-    """`wanted` if nobody listens there and it is not 0, else some free port."""
+def bind(port: int | None) -> socket.socket:
+    """A socket on loopback at `port`, or at Prefect's usual port if that is free and else any (None).
+    Nobody can connect until somebody listens. Raises BadInput if the port is in use."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
     try:
-        claim(wanted)
-    except BadInput:
-        wanted = 0
-    if wanted:
-        return wanted
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])
-
-
-def claim(port: int) -> None:
-    """Raises BadInput if somebody listens at `port`, or it may not be used."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((HOST, port))
-        except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise
+        listener.bind((HOST, PREFECT_PORT if port is None else port))
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        if port is not None:
             why = "in use" if error.errno == errno.EADDRINUSE else "not allowed for this user"
             raise BadInput(f"port {port} is {why}: choose another one") from None
+        listener.bind((HOST, 0))
+    return listener
 
 
 def answers(url: str) -> bool:

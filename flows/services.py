@@ -27,8 +27,8 @@ def ui(prefect_port: int, mlflow_port: int) -> None:
     """
     tracking = os.environ["MLFLOW_TRACKING_URI"]
     remote = tracking.startswith(("http://", "https://"))
-    for port in [prefect_port] if remote else [prefect_port, mlflow_port]:
-        servers.claim(port)
+    if not remote:
+        servers.bind(mlflow_port).close()
     with ExitStack() as stack:
         running = [servers.prefect_server(prefect_port, schedules=True)]
         stack.callback(running[0].stop)
@@ -66,7 +66,7 @@ def prefect() -> Iterator[servers.Server | None]:
         os.environ["PREFECT_API_URL"] = found
         yield None
         return
-    server = servers.prefect_server(servers.free_port(), schedules=False)
+    server = servers.prefect_server(None, schedules=False)
     os.environ["PREFECT_API_URL"] = f"{server.url}/api"
     try:
         yield server

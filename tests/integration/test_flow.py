@@ -18,6 +18,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from flows import servers
 from tests.integration.toy import (
     ask,
     environment,
@@ -289,9 +290,8 @@ def test_run_is_in_the_ui_afterwards_when_it_had_a_server_of_its_own(done: Path)
 
 @pytest.mark.slow
 def test_run_uses_the_server_of_modelpress_ui_when_it_is_up(done: Path) -> None:
-    from flows.servers import free_port
-
-    prefect, mlflow = free_port(0), free_port(0)
+    with servers.bind(0) as one, servers.bind(0) as other:
+        prefect, mlflow = one.getsockname()[1], other.getsockname()[1]
     command = [
         sys.executable,
         "-m",

@@ -144,7 +144,7 @@ def prefect_server(home: Path, *, schedules: bool = False) -> Iterator[dict[str,
         os.environ["PREFECT_HOME"] = str(home)
         settings.apply(home)
         with chdir(home):  # where the server's log goes
-            server = servers.prefect_server(servers.free_port(0), schedules=schedules)
+            server = servers.prefect_server(0, schedules=schedules)
     finally:
         os.environ.clear()
         os.environ.update(given)
