@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from tasks.core.data import Dataset, Split, open_dataset
-from tasks.core.dist import World
+from tasks.core.dist import World, deterministic
 from tasks.core.engine import Epoch, fit
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.models import build
@@ -98,7 +98,7 @@ def _serve(task: Task, pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search; it stops its workers
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    deterministic()
     dataset = open_dataset(task.data)
     subset = _subset(dataset.train, task.train_fraction, task.seed)
 
