@@ -13,8 +13,9 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import yaml
+from filelock import FileLock
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import Trial, TrialState
 
 from tasks.core.cli import main
@@ -59,10 +60,25 @@ def tune(params: TuneParams, data: Path, policy: Path, settings: Path, journal: 
     shutil.rmtree(journal, ignore_errors=True)
 
 
+class _JournalLock(JournalFileOpenLock):
+    """The kernel frees it when its holder dies; the one it replaces is a file, which a kill leaves behind."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._lock = FileLock(path.with_suffix(".lock"))
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
 def _study(params: TuneParams, path: Path) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
-    backend = JournalFileBackend(str(path))
+    backend = JournalFileBackend(str(path), lock_obj=_JournalLock(path))
     pruner = optuna.pruners.HyperbandPruner(
         min_resource=1, max_resource=params.epochs, reduction_factor=params.reduction_factor
     )
