@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 SAMPLING_S = 5  # of CPU, memory, disk and network, while a stage runs
 _METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100  # MLflow's limits
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
-_TRIAL_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}  # FAILED otherwise
+_TRIAL_STATUS = {"complete": "FINISHED", "pruned": "KILLED"}  # FAILED otherwise
 _new_monitor: Any = SystemMetricsMonitor  # without types
 T = TypeVar("T")
 

@@ -84,7 +84,7 @@ content = [p.read_bytes() for dep in deps for p in sorted([Path(dep), *Path(dep)
 (folder / "metrics.json").write_text(json.dumps({"loss": 0.25, "per": {"dense-fp32": {"ok": True}}}))
 (folder / "history.csv").write_text("epoch,loss\\n1,1.0\\n2,0.5\\n3,0.25\\n")
 if stage == "train":
-    (folder / "trials.csv").write_text("number,state,value,epochs,lr\\n0,COMPLETE,0.9,3,0.1\\n1,PRUNED,0.5,1,0.2\\n")
+    (folder / "trials.csv").write_text("number,state,value,epochs,lr\\n0,complete,0.9,3,0.1\\n1,pruned,0.5,1,0.2\\n")
 """
 
 
