@@ -173,18 +173,21 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _params(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
     from flows import describe, terminal
     from tasks.core.params import load_pipeline
 
     _enter()
     keys = list(describe.keys(load_pipeline(Path("params.yaml"))))
     if args.json:
-        terminal.print_json(
-            {key.name: {"type": key.type, "default": key.default, "value": key.value} for key in keys}
-        )
+        terminal.print_json({key.pop("name"): key for key in map(asdict, keys)})
         return
-    rows = [[k.name, k.type, "" if k.default is None else str(k.default), str(k.value)] for k in keys]
-    terminal.table(["key", "type", "default", "value"], rows, right=4)
+    rows = [
+        [k.name, str(k.value), "" if k.default is None else str(k.default), k.type, k.description]
+        for k in keys
+    ]
+    terminal.table(["key", "value", "default", "type", "what it is"], rows, right=5)
 
 
 def _status(args: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ class Key:
     """One key: `name` is `section.key`; `default` is None where a value must be given."""
 
     name: str
+    description: str
     type: str
     default: Any
     value: Any
@@ -29,6 +30,7 @@ def keys(current: Pipeline) -> Iterator[Key]:
         for name, field in type(values).model_fields.items():
             yield Key(
                 name=f"{section}.{name}",
+                description=field.description or "",
                 type=_words(schema["properties"][name], schema.get("$defs", {})),
                 default=None if field.is_required() else _plain(field.get_default(call_default_factory=True)),
                 value=_plain(getattr(values, name)),

@@ -109,6 +109,7 @@ def _log(client: MlflowClient, content: bytes, ingest: Path, name: str, run_id: 
                 "numpy",
             ],
             save_as_external_data=False,
+            onnx_execution_providers=["CPUExecutionProvider"],  # MLflow's default looks for CUDA, and warns
         )
     client.update_run(run_id, "RUNNING")  # the block above has closed it
     return str(info.registered_model_version)

@@ -15,8 +15,9 @@ from tasks.core.errors import BadInput, StageFailed
 
 Outcome = Literal["ran", "restored", "unchanged"]
 
-_TAIL = 20  # lines of output in the message of a failure
+_TAIL = 60  # lines of output in the message of a failure; torchrun alone says 40 of its own
 _EXITED = re.compile(r"exited with (-?\d+)")
+_RANK_EXITED = re.compile(r"^\s*exitcode\s*: (-?\d+) ")  # torchrun, which itself exits with 1
 _UNCHANGED = re.compile(r"^(Stage )?'.+' didn't change, skipping$")
 _RESTORED = re.compile(r"^Stage '.+' is cached - skipping run, checking out outputs$")
 _HINTS = re.compile(
@@ -128,13 +129,16 @@ def reproduce(
 
 def _failure(name: str, code: int, tail: list[str]) -> Exception:
     reported = [int(m[1]) for line in tail if line.startswith("ERROR") and (m := _EXITED.search(line))]
-    status = reported[-1] if reported else code
+    ranks = [int(m[1]) for line in tail if (m := _RANK_EXITED.search(line))]
+    status = (ranks or reported or [code])[-1]
     output = [
         line for line in tail if not line.startswith(("ERROR: failed to reproduce", "> ", "Running stage"))
     ]
-    if status == 2 and reported and output:
-        return BadInput(output[-1])
-    last = f": {output[-1]}" if output else ""
+    # A stage that foresaw its failure says so in a line that begins with its name.
+    said = [line for line in output if line.startswith(f"{name.partition('@')[0]}: ")] or output
+    if status == 2 and reported and said:
+        return BadInput(said[-1])
+    last = f": {said[-1]}" if said else ""
     lines = "\n".join(tail)
     if status < 0 or status > 128:
         return Killed(f"{name} was ended by signal {-status if status < 0 else status - 128}{last}\n{lines}")

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from tasks.core.files import read_json
 
-_WIDTH = 130  # where the output is no terminal
+_WIDTH = 160  # where the output is no terminal
 
 
 def console() -> Console:

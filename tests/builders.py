@@ -1,6 +1,6 @@
 """Folders under data/ as the stages write them, made up in milliseconds: for tests of what reads them.
 
-The numbers are plausible and follow from a seed; the models are no models, only bytes.
+The numbers are plausible and follow from a seed; the models are no models, only bytes. `rows_model` is one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from onnx import TensorProto, checker, helper
 from PIL import Image, ImageDraw
 
 CLASSES = [
@@ -121,6 +122,30 @@ def build(
         _quantize(root / "quantize" / made.name, made)
     _evaluate(root / "evaluate", names, candidates, mistaken, per_class)
     return Folders(root, names)
+
+
+def rows_model(bias: float = 0.0) -> bytes:
+    """An ONNX model of 4x4 grey images, [N, 4, 4, 1] uint8, whose logits are the means of the rows; the
+    first class gets `bias` on top."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "axes"], ["means"], keepdims=0),
+        helper.make_node("Add", ["means", "bias"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "rows",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 4, 4, 1])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 4])],
+        [
+            helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3]),
+            helper.make_tensor("bias", TensorProto.FLOAT, [4], [bias, 0.0, 0.0, 0.0]),
+        ],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    checker.check_model(proto)
+    content: bytes = proto.SerializeToString()
+    return content
 
 
 def _ingest(folder: Path, classes: list[str], channels: int, side: int, hostile: str, per_class: int) -> None:

@@ -2,6 +2,7 @@
 
 A wrong key, type or range is one clear line that names the section and the key, before any work
 starts. Nothing here says where or on how many machines a stage runs: that is the environment's.
+The line below a key is its description wherever people read of it: `modelpress params`, the README.
 """
 
 from __future__ import annotations
@@ -27,47 +28,74 @@ Scheme = Literal["fp32", "int8"]
 class Params(BaseModel):
     """What all sections share: immutable, and no key that is not known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class IngestParams(Params):
     """Where the data are and how they become packed arrays."""
 
     source: str = Field(min_length=1)
+    """IDX files, or a folder CLASS/*.png, with or without train/ val/ test/ above"""
     size: Literal["auto"] | Annotated[int, Field(ge=8, le=512)] = "auto"
+    """side in pixels; auto: what most images have, else a square of their median"""
     channels: Literal["auto", "grey", "rgb"] = "auto"
+    """auto: grey if every image is grey, else rgb"""
     val_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """of the images for training, held out where there is no val/"""
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
+    """of all images, held out where there is no test/"""
     min_per_class: Annotated[int, Field(ge=3)] = 10
+    """a class with fewer images is refused"""
     max_megapixels: Positive = 50.0
+    """larger images are left out, counted and named"""
     seed: int = 0
+    """of the split"""
 
 
 class AugmentParams(Params):
     """Ranges at strength 1; `train.augment_strength` scales them all."""
 
     flip_horizontal: bool = True
+    """left and right, half the time"""
     flip_vertical: bool = False
-    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, either way
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0  # zoom drawn from [1 - scale, 1 + scale]
-    translate: Annotated[float, Field(ge=0, lt=1)] = 0.0  # fraction of the side, either way
-    crop: Annotated[int, Field(ge=0, le=64)] = 2  # pixels of padding before a random crop
+    """top and bottom, half the time"""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """degrees, either way"""
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """zoom, from 1 - scale to 1 + scale"""
+    translate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """share of the side, either way"""
+    crop: Annotated[int, Field(ge=0, le=64)] = 2
+    """pixels of padding before a random crop"""
     brightness: Fraction = 0.0
+    """factor, from 1 - brightness to 1 + brightness"""
     contrast: Fraction = 0.0
+    """likewise"""
     saturation: Fraction = 0.0
+    """likewise; not on grey images"""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    erase: Fraction = 0.0  # probability that a random rectangle is filled with the mean
-    mixup: NonNegative = 0.0  # alpha of the Beta distribution; 0 is off
+    """turns of the colour circle, either way; not on grey images"""
+    erase: Fraction = 0.0
+    """probability that a random rectangle is filled with the mean"""
+    mixup: NonNegative = 0.0
+    """alpha of the Beta distribution that blends two images (arXiv:1710.09412); 0: off"""
     cutmix: NonNegative = 0.0
+    """likewise, pasting a rectangle (arXiv:1905.04899); 0: off"""
     seed: int = 0
+    """of the contact sheet"""
 
 
 class FloatSpace(Params):
     """A real interval, searched on a log scale when `log`."""
 
     low: float
+    """least value"""
     high: float
+    """greatest value"""
     log: bool = False
+    """search on a log scale"""
 
     @model_validator(mode="after")
     def _ordered(self) -> FloatSpace:
@@ -82,19 +110,28 @@ class ChoiceSpace(Params):
     """One of a list of values."""
 
     choices: Annotated[list[str | int | float | bool], Field(min_length=1)]
+    """the values"""
 
 
 class TuneParams(Params):
     """Bayesian search (TPE) with Hyperband over `space`; the keys of `space` are those of train."""
 
-    trials: Annotated[int, Field(ge=0)] = 12  # 0: no search, train keeps its own values
-    epochs: Count = 3  # a trial's full length
-    reduction_factor: Annotated[int, Field(ge=2)] = 3  # Hyperband keeps one in so many
-    parallel: Annotated[int, Field(ge=1, le=256)] = 2  # trials side by side, a thread each
-    startup_trials: Count = 5  # random ones, before TPE has something to learn from
+    trials: Annotated[int, Field(ge=0)] = 12
+    """0: no search, train keeps its own values"""
+    epochs: Count = 3
+    """a trial's full length"""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """Hyperband keeps one trial in so many"""
+    parallel: Annotated[int, Field(ge=1, le=256)] = 2
+    """trials side by side, a thread each"""
+    startup_trials: Count = 5
+    """random ones, before TPE has something to learn from"""
     train_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """of the images for training"""
     space: dict[str, FloatSpace | ChoiceSpace] = Field(default_factory=dict)
+    """what is searched: keys of train, each {low, high, log} or {choices}"""
     seed: int = 0
+    """of the search"""
 
     @model_validator(mode="after")
     def _space_names_train(self) -> TuneParams:
@@ -110,40 +147,68 @@ class TrainParams(Params):
     """The dense model and how it is trained; `batch_size` is global, whatever the ranks."""
 
     arch: Arch = "resnet_small"
-    width: Annotated[int, Field(ge=8, le=256)] = 32  # channels of resnet_small's first stage
+    """the network"""
+    width: Annotated[int, Field(ge=8, le=256)] = 32
+    """channels of resnet_small's first stage"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """before the last layer"""
     epochs: Count = 10
+    """passes over the images for training"""
     batch_size: Annotated[int, Field(ge=2)] = 128
+    """global, whatever the number of ranks"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: Positive = 0.1  # at the peak, for `batch_size` images a step
+    """sgd has Nesterov momentum"""
+    lr: Positive = 0.1
+    """at the peak, for batch_size images a step"""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """of sgd"""
     weight_decay: NonNegative = 5e-4
+    """L2, not on norms and biases"""
     schedule: Literal["cosine", "step", "exponential", "constant"] = "cosine"
+    """of the learning rate after the warm-up"""
     warmup_epochs: NonNegative = 1.0
+    """the learning rate grows from 0 for so long"""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: no averaging of weights
+    """share of the target that all classes have in common"""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """of the average of weights that is kept; 0: the last weights are kept"""
     augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
-    early_stopping: Annotated[int, Field(ge=0)] = 0  # epochs without a better loss; 0: off
+    """scales every range of augment; 0: no augmentation"""
+    early_stopping: Annotated[int, Field(ge=0)] = 0
+    """epochs without a better loss before the end; 0: off"""
     seed: int = 0
+    """of weights, order and augmentation"""
 
 
 class PruneParams(Params):
     """Structured pruning and the recovery by distillation from the dense model."""
 
-    # Required, since dvc.yaml makes a stage of each; of the channels, removed.
     ratios: Annotated[list[Ratio], Field(min_length=1)]
+    """of the channels, removed; a candidate each"""
     criterion: Literal["l1", "l2", "bn_scale", "random"] = "l2"
+    """which channels matter least"""
     scope: Literal["uniform", "global"] = "uniform"
-    steps: Count = 3  # iterations of prune and train
+    """uniform: the same ratio everywhere; global: where it matters least"""
+    steps: Count = 3
+    """iterations of prune and train"""
     round_to: Annotated[int, Field(ge=1, le=64)] = 8
-    epochs: Count = 6  # in all: one after each step, the rest after the last
+    """channels are a multiple of it"""
+    epochs: Count = 6
+    """in all: one after each step, the rest after the last"""
     batch_size: Annotated[int, Field(ge=2)] = 128
+    """images a step"""
     lr: Positive = 0.05
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: no averaging of weights
+    """at the peak"""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """as in train"""
     temperature: Positive = 4.0
-    distill_weight: Fraction = 0.9  # share of the loss that is the teacher's
+    """of the teacher's and the student's logits"""
+    distill_weight: Fraction = 0.9
+    """share of the loss that is the teacher's"""
     augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """as in train"""
     seed: int = 0
+    """of order and augmentation"""
 
     @model_validator(mode="after")
     def _ratios_differ(self) -> PruneParams:
@@ -157,11 +222,16 @@ class PruneParams(Params):
 class QuantizeParams(Params):
     """ONNX export and, for int8, static quantization with a calibration set."""
 
-    schemes: Annotated[list[Scheme], Field(min_length=1)]  # required: dvc.yaml makes a stage of each
+    schemes: Annotated[list[Scheme], Field(min_length=1)]
+    """a candidate each, of the dense and of every pruned model"""
     calibrator: Literal["minmax", "entropy", "percentile"] = "minmax"
+    """how ranges of activations are chosen"""
     calibration_images: Annotated[int, Field(ge=16, le=10_000)] = 512
+    """of those for training"""
     per_channel: bool = True
+    """one scale a channel of the weights, not one a tensor"""
     seed: int = 0
+    """of the choice of calibration images"""
 
     @model_validator(mode="after")
     def _has_reference(self) -> QuantizeParams:
@@ -175,30 +245,39 @@ class QuantizeParams(Params):
 class EvaluateParams(Params):
     """What is measured, and how often."""
 
-    repeats: Annotated[int, Field(ge=10)] = 300  # timed runs at batch 1, a candidate and thread count
+    repeats: Annotated[int, Field(ge=10)] = 300
+    """timed runs at batch 1, a candidate and thread count"""
     bootstrap: Annotated[int, Field(ge=100)] = 10_000
+    """resamples of the test set"""
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
+    """of the expected calibration error"""
     seed: int = 0
+    """of the bootstrap"""
 
 
 class SelectParams(Params):
     """The bar: what counts as good enough, and what is best among those."""
 
     objective: Literal["fastest", "smallest"] = "fastest"
-    max_drop_points: NonNegative = 1.0  # accuracy, at the upper end of the 95 % interval
+    """what is best among the candidates within the bar"""
+    max_drop_points: NonNegative = 1.0
+    """of accuracy, at the upper end of the 95 % interval"""
 
 
 class ReportParams(Params):
     """The page's heading, and how many mistakes it shows."""
 
     title: str = "modelpress"
+    """its heading"""
     mistakes: Annotated[int, Field(ge=0, le=200)] = 24
+    """most confident ones that are shown"""
 
 
 class RegistryParams(Params):
     """What the flow does with the selected model; no stage reads this."""
 
     name: str = Field(default="modelpress", min_length=1, pattern=r"^[^/:.%\"']+$")
+    """the registered model's in MLflow"""
 
 
 class Pipeline(Params):

@@ -10,14 +10,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 from PIL import Image
 
 from flows import describe
 from flows.predict import predict
 from tasks.core.params import Pipeline
+from tests.builders import rows_model
 from tests.integration.toy import ROOT, environment, make_toy, modelpress
 
 SMALLEST = {"ingest": {"source": "x"}, "prune": {"ratios": [0.5]}, "quantize": {"schemes": ["fp32"]}}
@@ -31,19 +30,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of 4x4 grey images whose class is the brightest row."""
-    mean_of_rows = helper.make_node("ReduceMean", ["pixels", "axes"], ["logits"], keepdims=0)
-    graph = helper.make_graph(
-        [helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT), mean_of_rows],
-        "rows",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 4, 4, 1])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 4])],
-        [helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])],
-    )
+    """A model of 4x4 grey images whose class is the brightest row, and its labels."""
     path = tmp_path_factory.mktemp("model") / "model.onnx"
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.checker.check_model(proto)
-    path.write_bytes(proto.SerializeToString())
+    path.write_bytes(rows_model())
     path.with_name("labels.json").write_text('["top", "second", "third", "bottom é"]')
     return path
 
@@ -138,7 +127,12 @@ def test_status_lists_the_stages_when_nothing_has_run(toy: Path) -> None:
 
 def test_params_lists_every_key_when_asked_for_json(toy: Path) -> None:
     content = json.loads(modelpress(toy, "params", "--json", check=True).stdout)
-    assert content["train.epochs"] == {"type": "integer >= 1", "default": 10, "value": 2}
+    assert content["train.epochs"] == {
+        "description": "passes over the images for training",
+        "type": "integer >= 1",
+        "default": 10,
+        "value": 2,
+    }
     assert content["train.optimizer"]["type"] == "one of sgd, adamw"
     assert content["ingest.source"]["default"] is None
     sections = {name: field.annotation for name, field in Pipeline.model_fields.items()}
@@ -150,6 +144,14 @@ def test_keys_say_what_a_value_may_be_when_types_are_nested() -> None:
     assert keys["prune.ratios"] == "list of number > 0, < 1"
     assert keys["ingest.size"] == "auto or integer >= 8, <= 512"
     assert keys["tune.space"] == "mapping to {low, high, log} or {choices}"
+
+
+def test_readme_says_of_every_key_what_modelpress_params_says() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    for key in describe.keys(Pipeline.model_validate(SMALLEST)):
+        assert key.description, key.name
+        default = "" if key.default is None else f"`{key.default}`"
+        assert f"| `{key.name}` | {default} | {key.description} |" in readme
 
 
 def test_predict_ranks_the_labels_when_images_have_another_size(model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""The deployments of prefect.yaml: registered without a question, run by a real worker on their schedule."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.toy import ROOT, ask, environment, make_toy, modelpress, prefect_server
+
+pytestmark = pytest.mark.slow
+
+EVERY_S = 15
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A toy checkout whose deployments are registered with a server of its own; `nightly` comes often."""
+    folder = make_toy(tmp_path_factory.mktemp("schedule") / "toy")
+    (folder / "flows").symlink_to(ROOT / "flows")
+    text, changed = re.subn(
+        r'cron: "0 3 \* \* \*"\n\s+timezone: UTC', f"interval: {EVERY_S}", (ROOT / "prefect.yaml").read_text()
+    )
+    assert changed == 1
+    (folder / "prefect.yaml").write_text(text)
+    with prefect_server(tmp_path_factory.mktemp("prefect"), schedules=True) as api:
+        modelpress(folder, "deploy", check=True, **api)
+        yield folder, api
+
+
+def deployments(api: dict[str, str]) -> dict[str, dict[str, Any]]:
+    return {d["name"]: d for d in ask(api, "/deployments/filter")}
+
+
+def finished(api: dict[str, str], deployment: str, count: int) -> list[dict[str, Any]]:
+    """The first `count` runs of a deployment that have ended, as soon as there are so many."""
+    query = {
+        "deployments": {"name": {"any_": [deployment]}},
+        "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}},
+        "sort": "START_TIME_ASC",
+    }
+    end = time.monotonic() + 150
+    while time.monotonic() < end:
+        runs: list[dict[str, Any]] = ask(api, "/flow_runs/filter", query)
+        if len(runs) >= count:
+            return runs[:count]
+        time.sleep(0.5)
+    raise AssertionError(f"{deployment} has not ended {count} times: {ask(api, '/flow_runs/filter')}")
+
+
+def test_deploy_registers_both_and_asks_nothing_when_it_is_done_twice(
+    deployed: tuple[Path, dict[str, str]],
+) -> None:
+    folder, api = deployed
+    modelpress(folder, "deploy", check=True, **api)
+    found = deployments(api)
+    assert set(found) == {"train", "nightly"}
+    assert found["train"]["schedules"] == []
+    assert [s["schedule"]["interval"] for s in found["nightly"]["schedules"]] == [EVERY_S]
+    assert {d["work_pool_name"] for d in found.values()} == {"local"}
+
+
+def test_schedule_fires_and_computes_nothing_when_nothing_has_changed(
+    deployed: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    folder, api = deployed
+    log = tmp_path / "worker.log"
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local"]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, cwd=folder, env=environment(**api), stdout=output, stderr=subprocess.STDOUT
+        ) as worker,
+    ):
+        try:
+            first, second = finished(api, "nightly", 2)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{log.read_text()}") from None
+        finally:
+            worker.terminate()
+            worker.wait(60)
+    assert first["state_name"] == "Completed", first["state"]
+    assert (folder / "data/evaluate/content").is_file()
+    assert second["state_name"] == "Cached", second["state"]
+    assert second["state"]["message"] == "Nothing changed: nothing was recomputed."
