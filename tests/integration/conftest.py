@@ -1,4 +1,4 @@
-"""A headless Chromium for tests that look at pages."""
+"""What integration tests share: a Prefect server, and a headless Chromium."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from typing import Any
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+
+from tests.integration.toy import prefect_server
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Prefect server; the variables that lead to it."""
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as variables:
+        yield variables
+
 
 QUIET = [  # a browser that asks nobody but for the pages that a test opens
     "--headless=new",
@@ -41,11 +51,12 @@ class Browser:
 
     def requests(self) -> list[str]:
         """The addresses asked for since the last call, the page's own among them. What is inside the page
-        (data:) or the browser (chrome:, its start page) is left out."""
+        (data:, blob:) or the browser (chrome:, its start page) is left out."""
         messages = [json.loads(e["message"])["message"] for e in self.driver.get_log("performance")]
         sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         addresses = [str(params["request"]["url"]) for params in sent]
-        return [address for address in addresses if not address.startswith(("data:", "chrome:", "about:"))]
+        inner = ("data:", "blob:", "chrome:", "about:")
+        return [address for address in addresses if not address.startswith(inner)]
 
     def console_errors(self) -> list[str]:
         """What the console has said at level SEVERE since the last call."""

@@ -39,10 +39,11 @@ def deployments(api: dict[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def finished(api: dict[str, str], deployment: str, count: int) -> list[dict[str, Any]]:
-    """The first `count` runs of a deployment that have ended, as soon as there are so many."""
+    """The first `count` runs of a deployment that have ended, as soon as there are so many. Those that came
+    while another one was at work were cancelled, and do not count."""
     query = {
         "deployments": {"name": {"any_": [deployment]}},
-        "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}},
+        "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},
         "sort": "START_TIME_ASC",
     }
     end = time.monotonic() + 150
