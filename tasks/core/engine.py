@@ -103,7 +103,7 @@ def fit(
     steps = len(train.labels_N) // recipe.batch_size
     if steps == 0:
         raise BadInput(
-            f"batch_size ({recipe.batch_size}) is larger than the training set ({len(train.labels_N)})"
+            f"batch_size ({recipe.batch_size}) is larger than the training set ({len(train.labels_N)}): lower it"
         )
     model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, recipe)

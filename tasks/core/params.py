@@ -127,7 +127,7 @@ class TuneParams(Params):
     startup_trials: Count = 5
     """random ones, before TPE has something to learn from"""
     train_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """of the images for training"""
+    """of the images for training, but at least 1,000 or all there are"""
     space: dict[str, FloatSpace | ChoiceSpace] = Field(default_factory=dict)
     """what is searched: keys of train, each {low, high, log} or {choices}"""
     seed: int = 0

@@ -27,6 +27,8 @@ from tasks.core.params import TrainParams
 from tasks.core.recipes import recipe_of, spec_of
 from tasks.core.transforms import BatchAugment
 
+FEW = 1000  # images that a trial trains on at least, if there are so many
+
 
 @dataclass(frozen=True)
 class Task:
@@ -138,7 +140,8 @@ def _run(params: TrainParams, task: Task, dataset: Dataset, subset: Split, after
 
 
 def _subset(train: Split, fraction: float, seed: int) -> Split:
-    """The same random part of the training images for every trial."""
-    count = max(1, round(len(train.labels_N) * fraction))
+    """The same random part of the training images for every trial; all of them where there are few."""
+    total = len(train.labels_N)
+    count = max(min(total, FEW), round(total * fraction))
     rows = np.sort(np.random.default_rng(seed).permutation(len(train.labels_N))[:count])
     return Split(train.images_NHWC[rows], np.asarray(train.labels_N[rows]))
