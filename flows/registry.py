@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.core.errors import StageFailed
 from tasks.core.files import read_json
+from tasks.core.tracking import reason
 
 ALIAS = "champion"
 _ROWS = 16  # test images that the loaded model is checked on
@@ -74,7 +75,7 @@ def register(select: Path, ingest: Path, name: str, run_id: str) -> Registered:
             return Registered(version, True, False, f"{metrics['selected']} is already {ALIAS} of {name}.")
         _promote(client, name, version, champion, content, ingest)
     except MlflowException as error:
-        raise StageFailed(f"MLflow's registry: {' '.join(str(error).split())}") from None
+        raise StageFailed(f"MLflow's registry: {reason(error)}") from None
     sentence = f"{metrics['selected']} {new} version {version} of {name}, now {ALIAS}."
     return Registered(version, True, True, sentence)
 

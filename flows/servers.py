@@ -93,7 +93,7 @@ def mlflow_server(port: int, tracking_uri: str) -> Server:
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     command += ["--backend-store-uri", tracking_uri, "--workers", "1"]
     command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
-    return Server("MLflow", port, command, {}, "/health")
+    return Server("MLflow", port, command, {"MLFLOW_LOGGING_LEVEL": "WARNING"}, "/health")
 
 
 def running_prefect() -> str | None:

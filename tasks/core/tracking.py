@@ -68,7 +68,7 @@ class Tracker:
             found = self._client.get_experiment_by_name(experiment)
             self._experiment = found.experiment_id if found else self._client.create_experiment(experiment)
         except MlflowException as error:
-            raise StageFailed(f"MLflow's store cannot be opened: {' '.join(str(error).split())}") from None
+            raise StageFailed(f"MLflow's store cannot be opened: {reason(error)}") from None
 
     def start(self, unchanged: Iterable[str]) -> str:
         """Create the parent run, unless it exists; its id. The stages that are `unchanged` for certain get
@@ -79,7 +79,7 @@ class Tracker:
         try:
             run = self._client.create_run(self._experiment, tags=tags)
         except MlflowException as error:
-            raise StageFailed(f"MLflow's store refuses a run: {' '.join(str(error).split())}") from None
+            raise StageFailed(f"MLflow's store refuses a run: {reason(error)}") from None
         self._parent = run.info.run_id
         self._background = threading.Thread(target=self._mirror_unchanged, args=(list(unchanged),))
         self._background.start()
@@ -169,7 +169,7 @@ class Tracker:
             try:
                 yield
             except MlflowException as error:
-                log.warning("%s is not mirrored to MLflow: %s", what, " ".join(str(error).split()))
+                log.warning("%s is not mirrored to MLflow: %s", what, reason(error))
 
     def _create(self, name: str, parent: str, tags: Mapping[str, str]) -> str:
         tags = {**tags, "mlflow.parentRunId": parent}
@@ -231,6 +231,12 @@ class Tracker:
             {k: v for k, v in fields.items() if v},
         )
         self._client.set_terminated(run_id, _TRIAL_STATUS.get(state, "FAILED"))
+
+
+def reason(error: MlflowException) -> str:
+    """Why MLflow failed, on one line, without the statement that its database was asked to run."""
+    text = " ".join(str(error).partition("[SQL:")[0].split())
+    return "the disk is full: free some space and run again" if "disk is full" in text else text
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
