@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.integration.toy import make_toy, run
+
 ROOT = Path(__file__).parents[1]
 
 # Tests may run beside each other's child processes; a child finds the same interpreter and tools.
 os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: what fails in a moment is told in a moment."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +39,33 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture = Image.fromarray((pixels.reshape(8, 8) * 15.9375).astype(np.uint8))
         picture.resize((16, 16), Image.Resampling.BILINEAR).save(target / f"{i}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy DVC project in which nothing has run. For reading only: `toy` is a copy."""
+    return make_toy(tmp_path_factory.mktemp("fresh") / "toy")
+
+
+@pytest.fixture(scope="session")
+def reproduced(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy project after `dvc repro`. For reading only: `done` is a copy."""
+    folder = tmp_path_factory.mktemp("reproduced") / "toy"
+    shutil.copytree(fresh, folder)
+    run([sys.executable, "-m", "dvc", "repro", "-q"], folder)
+    return folder
+
+
+@pytest.fixture
+def toy(fresh: Path, tmp_path: Path) -> Path:
+    shutil.copytree(fresh, tmp_path / "toy")
+    return tmp_path / "toy"
+
+
+@pytest.fixture
+def done(reproduced: Path, tmp_path: Path) -> Path:
+    shutil.copytree(reproduced, tmp_path / "toy")
+    return tmp_path / "toy"
 
 
 @pytest.fixture

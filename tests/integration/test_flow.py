@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -22,7 +21,6 @@ from tests.integration.toy import (
     ask,
     environment,
     last_flow_run,
-    make_toy,
     modelpress,
     prefect_server,
     run,
@@ -31,32 +29,6 @@ from tests.integration.toy import (
 
 DVC = [sys.executable, "-m", "dvc"]
 STAGES = ["data/raw/in.txt.dvc", "ingest", "train", "prune@0.5", "prune@0.25", "evaluate"]
-
-
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_toy(tmp_path_factory.mktemp("flow") / "toy")
-
-
-@pytest.fixture(scope="module")
-def reproduced(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy after `dvc repro`."""
-    folder = tmp_path_factory.mktemp("repro") / "toy"
-    shutil.copytree(fresh, folder)
-    run([*DVC, "repro", "-q"], folder)
-    return folder
-
-
-@pytest.fixture
-def toy(fresh: Path, tmp_path: Path) -> Path:
-    shutil.copytree(fresh, tmp_path / "toy")
-    return tmp_path / "toy"
-
-
-@pytest.fixture
-def done(reproduced: Path, tmp_path: Path) -> Path:
-    shutil.copytree(reproduced, tmp_path / "toy")
-    return tmp_path / "toy"
 
 
 def states(api: dict[str, str], count: int = len(STAGES)) -> dict[str, str]:
@@ -246,11 +218,23 @@ def test_stage_fails_when_it_takes_longer_than_the_timeout(toy: Path, api: dict[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
-)
-def test_second_run_is_refused_and_nothing_lives_on_when_the_first_is_killed(
-    toy: Path, reproduced: Path, api: dict[str, str], number: signal.Signals, code: int
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_nothing_lives_on_and_nothing_is_half_written_when_a_run_is_stopped(
+    toy: Path, api: dict[str, str], number: signal.Signals, code: int
+) -> None:
+    process = begin(toy, **api)
+    sleeper = int((toy / "sleeping").read_text())
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    wait_for(lambda: has_ended(sleeper))
+    assert not (toy / "data/train").exists()
+
+
+@pytest.mark.slow
+def test_second_run_is_refused_until_the_first_is_killed_and_then_goes_on(
+    toy: Path, reproduced: Path, api: dict[str, str]
 ) -> None:
     process = begin(toy, **api)
     sleeper = int((toy / "sleeping").read_text())
@@ -260,13 +244,10 @@ def test_second_run_is_refused_and_nothing_lives_on_when_the_first_is_killed(
     assert f"another run is at work in {toy} (process {process.pid})" in refused.stderr
     assert (toy / "params.yaml").read_bytes() == before
 
-    os.kill(process.pid, number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "Traceback" not in errors
+    process.kill()
+    process.communicate(timeout=60)
     wait_for(lambda: has_ended(sleeper))
     assert not (toy / "data/train").exists()
-
     modelpress(toy, "run", check=True, **api)
     assert (toy / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
 

@@ -10,7 +10,7 @@ from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.integration.conftest import Browser
-from tests.integration.toy import ask, last_flow_run, make_toy, modelpress, task_runs
+from tests.integration.toy import ask, last_flow_run, modelpress, task_runs
 
 pytestmark = pytest.mark.slow
 
@@ -32,9 +32,9 @@ def wait_for_text(browser: Browser, *texts: str) -> str:
 
 
 def test_pages_of_a_run_show_it_and_ask_only_their_server(
-    api: dict[str, str], chromium: Browser, tmp_path: Path
+    api: dict[str, str], chromium: Browser, toy: Path
 ) -> None:
-    modelpress(make_toy(tmp_path / "toy"), "run", check=True, **api)
+    modelpress(toy, "run", check=True, **api)
     run = last_flow_run(api)
     task_runs(api, run["id"], len(STAGES))
     mine = {"flow_runs": {"id": {"any_": [run["id"]]}}, "artifacts": {"key": {"any_": ["summary"]}}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.toy import ROOT, ask, environment, make_toy, modelpress, prefect_server
+from tests.integration.toy import ROOT, ask, environment, modelpress, prefect_server
 
 pytestmark = pytest.mark.slow
 
@@ -20,9 +21,10 @@ EVERY_S = 15
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+def deployed(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
     """A toy checkout whose deployments are registered with a server of its own; `nightly` comes often."""
-    folder = make_toy(tmp_path_factory.mktemp("schedule") / "toy")
+    folder = tmp_path_factory.mktemp("schedule") / "toy"
+    shutil.copytree(fresh, folder)
     (folder / "flows").symlink_to(ROOT / "flows")
     text, changed = re.subn(
         r'cron: "0 3 \* \* \*"\n\s+timezone: UTC', f"interval: {EVERY_S}", (ROOT / "prefect.yaml").read_text()

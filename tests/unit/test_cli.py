@@ -17,15 +17,10 @@ from flows import describe
 from flows.predict import predict
 from tasks.core.params import Pipeline
 from tests.builders import rows_model
-from tests.integration.toy import ROOT, environment, make_toy, modelpress
+from tests.integration.toy import ROOT, environment, modelpress
 
 SMALLEST = {"ingest": {"source": "x"}, "prune": {"ratios": [0.5]}, "quantize": {"schemes": ["fp32"]}}
 HEAVY = ("torch", "prefect", "mlflow", "dvc", "onnxruntime", "numpy", "pydantic", "rich")
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_toy(tmp_path_factory.mktemp("cli") / "toy")
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +91,12 @@ def test_command_exits_2_when_run_outside_a_checkout(tmp_path: Path) -> None:
     assert "dvc.yaml" in done.stderr
 
 
-def test_init_sets_the_source_and_keeps_comments_when_given_a_folder(tmp_path: Path) -> None:
-    folder = make_toy(tmp_path / "toy")
-    (folder / "my images").mkdir()
-    (folder / "my images/a.png").touch()
-    sub = folder / "data"
+def test_init_sets_the_source_and_keeps_comments_when_given_a_folder(toy: Path) -> None:
+    (toy / "my images").mkdir()
+    (toy / "my images/a.png").touch()
+    sub = toy / "data"
     done = modelpress(sub, "init", "../my images", check=True)
-    text = (folder / "params.yaml").read_text()
+    text = (toy / "params.yaml").read_text()
     assert "  source: my images " in text
     assert "# and this one\n" in text
     assert "# A comment that must survive." in text

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from flows import dag
 from tasks.core.errors import BadInput
-from tests.integration.toy import make_toy, run
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy project of which every stage has run."""
-    folder = make_toy(tmp_path_factory.mktemp("dag") / "toy")
-    run([sys.executable, "-m", "dvc", "repro", "-q"], folder)
-    return folder
-
-
-@pytest.fixture
-def toy(done: Path, tmp_path: Path) -> Path:
-    shutil.copytree(done, tmp_path / "toy", symlinks=True)
-    return tmp_path / "toy"
-
-
-def test_read_gives_edges_and_order_when_stages_form_a_matrix(toy: Path) -> None:
-    stages = {stage.name: stage for stage in dag.read(toy).stages}
+def test_read_gives_edges_and_order_when_stages_form_a_matrix(done: Path) -> None:
+    stages = {stage.name: stage for stage in dag.read(done).stages}
     assert stages["prune@0.5"].after == ("train",)
     assert stages["evaluate"].after == ("prune@0.25", "prune@0.5")
     assert stages["ingest"].after == ("data/raw/in.txt.dvc",)
@@ -38,40 +22,40 @@ def test_read_gives_edges_and_order_when_stages_form_a_matrix(toy: Path) -> None
     assert all(order.index(before) < order.index(name) for name in stages for before in stages[name].after)
 
 
-def test_pending_is_empty_when_nothing_changed(toy: Path) -> None:
-    assert dag.read(toy).pending() == []
+def test_pending_is_empty_when_nothing_changed(done: Path) -> None:
+    assert dag.read(done).pending() == []
 
 
-def test_pending_is_the_changed_stage_and_all_after_it_when_a_parameter_changed(toy: Path) -> None:
-    params = toy / "params.yaml"
+def test_pending_is_the_changed_stage_and_all_after_it_when_a_parameter_changed(done: Path) -> None:
+    params = done / "params.yaml"
     params.write_text(params.read_text().replace("epochs: 2", "epochs: 3"))
-    assert [s.name for s in dag.read(toy).pending()] == ["train", "prune@0.5", "prune@0.25", "evaluate"]
+    assert [s.name for s in dag.read(done).pending()] == ["train", "prune@0.5", "prune@0.25", "evaluate"]
 
 
-def test_pending_begins_with_the_data_when_raw_data_changed(toy: Path) -> None:
-    (toy / "data/raw/in.txt").unlink()
-    (toy / "data/raw/in.txt").write_text("other\n")
-    assert dag.read(toy).pending()[0].name == "data/raw/in.txt.dvc"
+def test_pending_begins_with_the_data_when_raw_data_changed(done: Path) -> None:
+    (done / "data/raw/in.txt").unlink()
+    (done / "data/raw/in.txt").write_text("other\n")
+    assert dag.read(done).pending()[0].name == "data/raw/in.txt.dvc"
 
 
-def test_pending_names_a_stage_when_its_output_is_missing(toy: Path) -> None:
-    shutil.rmtree(toy / "data/prune/0.25")
-    assert [s.name for s in dag.read(toy).pending()] == ["prune@0.25", "evaluate"]
+def test_pending_names_a_stage_when_its_output_is_missing(done: Path) -> None:
+    shutil.rmtree(done / "data/prune/0.25")
+    assert [s.name for s in dag.read(done).pending()] == ["prune@0.25", "evaluate"]
 
 
-def test_read_removes_candidates_when_they_left_params(toy: Path) -> None:
-    params = toy / "params.yaml"
+def test_read_removes_candidates_when_they_left_params(done: Path) -> None:
+    params = done / "params.yaml"
     params.write_text(params.read_text().replace("[0.5, 0.25]", "[0.5]"))
-    plan = dag.read(toy, clean=True)
+    plan = dag.read(done, clean=True)
     assert plan.removed == (Path("data/prune/0.25"),)
-    assert sorted(p.name for p in (toy / "data/prune").iterdir() if p.is_dir()) == ["0.5"]
+    assert sorted(p.name for p in (done / "data/prune").iterdir() if p.is_dir()) == ["0.5"]
 
 
-def test_read_leaves_all_folders_when_not_asked_to_clean(toy: Path) -> None:
-    params = toy / "params.yaml"
+def test_read_leaves_all_folders_when_not_asked_to_clean(done: Path) -> None:
+    params = done / "params.yaml"
     params.write_text(params.read_text().replace("[0.5, 0.25]", "[0.5]"))
-    assert dag.read(toy).removed == ()
-    assert (toy / "data/prune/0.25").is_dir()
+    assert dag.read(done).removed == ()
+    assert (done / "data/prune/0.25").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -82,10 +66,10 @@ def test_read_leaves_all_folders_when_not_asked_to_clean(toy: Path) -> None:
         ("params.yaml", "ingest: {}\n", "prune.ratios"),
     ],
 )
-def test_read_raises_one_line_when_a_file_is_broken(toy: Path, name: str, content: str, said: str) -> None:
-    (toy / name).write_text(content)
+def test_read_raises_one_line_when_a_file_is_broken(done: Path, name: str, content: str, said: str) -> None:
+    (done / name).write_text(content)
     with pytest.raises(BadInput) as caught:
-        dag.read(toy)
+        dag.read(done)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
