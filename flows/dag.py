@@ -25,12 +25,14 @@ class Stage:
         after: names of the stages whose outputs it reads.
         outs: its outputs, relative to the checkout (absolute if they lie outside).
         changed: whether DVC would run or restore it as things stand, before anything else runs.
+        cores: how many it keeps busy, by `meta: {cores: N}` in dvc.yaml; None is all that there are.
     """
 
     name: str
     after: tuple[str, ...]
     outs: tuple[Path, ...]
     changed: bool
+    cores: int | None = None
 
     @property
     def tracks_data(self) -> bool:
@@ -86,6 +88,7 @@ def read(root: Path, *, clean: bool = False) -> Plan:
                         after=tuple(sorted(_name(root, s) for s in graph.successors(step))),
                         outs=outs[_name(root, step)],
                         changed=step.changed(),
+                        cores=(getattr(step, "meta", None) or {}).get("cores"),
                     )
                     for step in steps
                 ),

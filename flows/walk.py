@@ -31,13 +31,18 @@ STATE_NAMES: dict[Outcome, str] = {"ran": "Completed", "restored": "Restored", "
 _UPDATE_S = 1.0  # at most one update of a progress artifact in this time
 
 
-def jobs() -> int:
-    """How many stages run at once: MODELPRESS_JOBS, by default one, since a stage that computes uses all
-    cores: two that train on two cores take six times as long as one after the other. Raises BadInput."""
+def capacity() -> int:
+    """How many cores stages may ask for at once: those of this machine, MODELPRESS_JOBS times (by default
+    once). A stage that does not say how many it needs computes on all: two that train on two cores take six
+    times as long as one after the other. Raises BadInput."""
     given = os.environ.get("MODELPRESS_JOBS", "1")
     if not given.isdecimal() or int(given) < 1:
         raise BadInput(f"MODELPRESS_JOBS: must be a whole number above 0 (got {given!r})")
-    return int(given)
+    return int(given) * _cores()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def walk(
@@ -61,12 +66,12 @@ def walk(
         BadInput: stages failed, all because of what the user gave.
         StageFailed: stages failed; the message names them and those that were not run.
     """
-    limit = jobs()
+    free = capacity()
     waiting = list(plan.stages)
     futures: dict[str, PrefectFuture[Outcome]] = {}
     results: dict[str, Outcome | BaseException | None] = {}  # None: not run
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
-    busy: set[str] = set()
+    busy: dict[str, int] = {}  # the cores of those that run
 
     def start(stage: Stage, ask: bool) -> None:
         run: Any = _task.with_options(name=stage.name, task_run_name=stage.name, retries=retries)
@@ -84,13 +89,15 @@ def walk(
             blocked = not all(isinstance(result, str) for result in before)
             ask = force or stage.changed or any(result in ("ran", "restored") for result in before)
             if ask and not blocked:
-                if len(busy) >= limit:
+                cores = min(stage.cores or _cores(), _cores())
+                if cores > free:
                     continue
-                busy.add(stage.name)
+                free -= cores
+                busy[stage.name] = cores
             waiting.remove(stage)
             start(stage, ask)
         name = finished.get()
-        busy.discard(name)
+        free += busy.pop(name, 0)
         results[name] = _result(futures[name])
     _raise_failures(results)
     return {stage.name: results[stage.name] for stage in plan.stages}  # type: ignore[misc]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from tasks.core.data import Dataset, Split, open_dataset
-from tasks.core.dist import World, deterministic
+from tasks.core.dist import World, deterministic, keep_memory
 from tasks.core.engine import Epoch, fit
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.models import build
@@ -99,6 +99,7 @@ class _Ended(Exception):
 def _serve(task: Task, pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search; it stops its workers
+    keep_memory()
     torch.set_num_threads(1)
     deterministic()
     dataset = open_dataset(task.data)
