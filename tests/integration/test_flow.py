@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -83,6 +84,7 @@ def test_run_gives_the_lock_of_dvc_repro_and_then_only_cached_stages(
     assert "[train] train 3/3: loss 0.333" in first.stdout
     assert "recomputed" not in first.stdout
     flow_run = last_flow_run(api)
+    _check_order(task_runs(api, flow_run["id"], len(STAGES)))
 
     second = modelpress(toy, "run", check=True, **api)
     assert "Nothing changed: nothing was recomputed." in second.stdout
@@ -92,6 +94,14 @@ def test_run_gives_the_lock_of_dvc_repro_and_then_only_cached_stages(
 
     _check_mlflow(toy, flow_run)
     _check_artifacts(api, flow_run)
+
+
+def _check_order(runs: dict[str, dict[str, Any]]) -> None:
+    """Stages that need one core run beside each other, where there are two; the others run alone."""
+    one, other = runs["prune@0.5"], runs["prune@0.25"]
+    beside = one["start_time"] < other["end_time"] and other["start_time"] < one["end_time"]
+    assert beside == (len(os.sched_getaffinity(0)) > 1)
+    assert runs["train"]["start_time"] > runs["ingest"]["end_time"]
 
 
 def _check_mlflow(toy: Path, flow_run: dict[str, Any]) -> None:

@@ -46,6 +46,7 @@ stages:
       ratio: ${prune.ratios}
     cmd: python step.py prune@${item.ratio} data/prune/${item.ratio} data/train
     deps: [data/train]
+    meta: {cores: 1}
     outs: ["data/prune/${item.ratio}"]
   evaluate:
     cmd: python step.py evaluate data/evaluate data/prune

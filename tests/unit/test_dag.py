@@ -17,6 +17,7 @@ def test_read_gives_edges_and_order_when_stages_form_a_matrix(done: Path) -> Non
     assert stages["evaluate"].after == ("prune@0.25", "prune@0.5")
     assert stages["ingest"].after == ("data/raw/in.txt.dvc",)
     assert stages["data/raw/in.txt.dvc"].tracks_data
+    assert (stages["prune@0.5"].cores, stages["train"].cores) == (1, None)
     assert stages["prune@0.5"].outs == (Path("data/prune/0.5"),)
     order = list(stages)
     assert all(order.index(before) < order.index(name) for name in stages for before in stages[name].after)
