@@ -88,7 +88,7 @@ def read(root: Path, *, clean: bool = False) -> Plan:
                         after=tuple(sorted(_name(root, s) for s in graph.successors(step))),
                         outs=outs[_name(root, step)],
                         changed=step.changed(),
-                        cores=(getattr(step, "meta", None) or {}).get("cores"),
+                        cores=_cores_of(root, step),
                     )
                     for step in steps
                 ),
@@ -147,6 +147,15 @@ def _name(root: Path, step: Any) -> str:
         return str(name)
     place = path.relative_to(root).as_posix()
     return f"{place}:{name}" if name else place
+
+
+def _cores_of(root: Path, step: Any) -> int | None:
+    meta = getattr(step, "meta", None)
+    cores = meta.get("cores") if isinstance(meta, dict) else None
+    if cores is not None and (not isinstance(cores, int) or isinstance(cores, bool) or cores < 1):
+        name = _name(root, step)
+        raise BadInput(f"dvc.yaml: {name}: meta.cores must be a whole number above 0 (got {cores!r})")
+    return cores
 
 
 def _outs(root: Path, step: Any) -> tuple[Path, ...]:

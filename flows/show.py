@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.registry import Registered
+from flows.stage import Outcome
 from flows.terminal import read_candidates, selected
 from flows.walk import Outcomes
 from tasks.core.files import read_json
@@ -16,8 +17,12 @@ from tasks.core.files import read_json
 def sentence(outcomes: Outcomes) -> str:
     """`3 stages ran, 2 restored from the cache, 6 unchanged.`"""
     counts = Counter(outcomes.values())
-    words = {"ran": "ran", "restored": "restored from the cache", "unchanged": "unchanged"}
-    parts = [f"{counts[key]} {word}" for key, word in words.items() if counts[key]]  # type: ignore[index]
+    words: dict[Outcome, str] = {
+        "ran": "ran",
+        "restored": "restored from the cache",
+        "unchanged": "unchanged",
+    }
+    parts = [f"{counts[key]} {word}" for key, word in words.items() if counts[key]]
     return "Stages: " + ", ".join(parts) + "."
 
 

@@ -100,7 +100,8 @@ def walk(
         free += busy.pop(name, 0)
         results[name] = _result(futures[name])
     _raise_failures(results)
-    return {stage.name: results[stage.name] for stage in plan.stages}  # type: ignore[misc]
+    ended = {name: result for name, result in results.items() if isinstance(result, str)}
+    return {stage.name: ended[stage.name] for stage in plan.stages}
 
 
 def _result(future: PrefectFuture[Outcome]) -> Outcome | BaseException | None:

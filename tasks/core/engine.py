@@ -300,6 +300,7 @@ class _Parts:
     ema: AveragedModel | None
 
     def save(self, path: Path | None, history: list[Epoch]) -> None:
+        """Replace the file at `path` (None: no checkpoints) in one step, so that it is always whole."""
         if path is None:
             return
         buffer = io.BytesIO()
@@ -322,6 +323,7 @@ class _Parts:
         partial.replace(path)
 
     def load(self, path: Path | None, device: torch.device) -> list[Epoch]:
+        """Go on from `path`: the epochs that were done, none where there is no file. No pickle is run."""
         if path is None or not path.exists():
             return []
         state = torch.load(path, map_location=device, weights_only=True)

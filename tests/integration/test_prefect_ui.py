@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,10 @@ def wait_for_text(browser: Browser, *texts: str) -> str:
     def text() -> str:
         return str(browser.evaluate("return document.body.innerText"))
 
-    shown: Callable[[object], bool] = lambda _: all(t in text() for t in texts)  # noqa: E731
+    def shown(_: object) -> bool:
+        whole = text()
+        return all(t in whole for t in texts)
+
     try:
         WebDriverWait(browser.driver, 60, poll_frequency=0.2).until(shown)
     except TimeoutException:

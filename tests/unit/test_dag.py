@@ -64,6 +64,7 @@ def test_read_leaves_all_folders_when_not_asked_to_clean(done: Path) -> None:
     [
         ("dvc.yaml", "stages: [", "dvc.yaml"),
         ("dvc.yaml", "stages:\n  a:\n    cmd: 'true'\n    deps: [b]\n    outs: [b]\n", "b"),
+        ("dvc.yaml", "stages:\n  a:\n    cmd: 'true'\n    meta: {cores: two}\n", "a: meta.cores"),
         ("params.yaml", "ingest: {}\n", "prune.ratios"),
     ],
 )
