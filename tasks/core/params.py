@@ -22,7 +22,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 Arch = Literal["resnet_small", "mobilenet_v3_small", "efficientnet_b0", "resnet18"]
-Scheme = Literal["fp32", "int8"]
+Scheme = Literal["fp32", "fp16", "int8", "int8_mixed", "int8_qat", "int8_dynamic", "int8_weights"]
 
 
 class Params(BaseModel):
@@ -230,8 +230,20 @@ class QuantizeParams(Params):
     """of those for training"""
     per_channel: bool = True
     """one scale a channel of the weights, not one a tensor"""
+    weight_bits: Literal[7, 8] = 7
+    """8 only for CPUs with integer dot products (VNNI, ARM): others overflow 16 bits"""
+    mixed_loss_points: NonNegative = 0.1
+    """int8_mixed: accuracy on validation images that int8 may cost; layers stay float until then"""
+    qat_epochs: Count = 1
+    """int8_qat: passes over the images for training"""
+    qat_batch_size: Annotated[int, Field(ge=2)] = 128
+    """int8_qat: images a step"""
+    qat_lr: Positive = 0.01
+    """int8_qat: at the peak"""
+    qat_augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """int8_qat: as in train"""
     seed: int = 0
-    """of the choice of calibration images"""
+    """of the choice of calibration images, and of int8_qat's order and augmentation"""
 
     @model_validator(mode="after")
     def _has_reference(self) -> QuantizeParams:

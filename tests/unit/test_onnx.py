@@ -8,10 +8,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tasks.core.errors import BadInput
-from tasks.core.export import export, take_raw_images, to_bytes
+from tasks.core.errors import BadInput, StageFailed
+from tasks.core.export import export, refill, take_raw_images, to_bytes
 from tasks.core.models import ARCHITECTURES, Spec, build
-from tasks.core.quantization import WEIGHTED, node_counts, quantize_int8
+from tasks.core.pruning import Pruner
 from tasks.core.runtime import fingerprint, latencies, peak_memory_mb, predict, session
 from tasks.core.transforms import normalize, pixel_scale
 
@@ -23,9 +23,9 @@ def images(count: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (count, *SHAPE)).astype(np.uint8)
 
 
-def network(arch: str = "resnet_small") -> torch.nn.Module:
+def network(arch: str = "resnet_small", width: int = 16) -> torch.nn.Module:
     torch.manual_seed(0)
-    model = build(Spec(arch, 16, 0.0, SHAPE, 4))
+    model = build(Spec(arch, width, 0.0, SHAPE, 4))
     with torch.no_grad():  # batch norm's statistics of an untrained network say nothing
         for _ in range(3):
             model.train()(normalize(torch.tensor(images(64)), MEAN, STD))
@@ -44,9 +44,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def quantized(exported: Path) -> Path:
-    path = exported.with_name("int8.onnx")
-    path.write_bytes(raw(quantize_int8(export(network(), SHAPE), images(64), *SCALE, "minmax", True)))
+def wider(exported: Path) -> Path:
+    path = exported.with_name("wider.onnx")
+    path.write_bytes(raw(export(network(width=32), SHAPE)))
     return path
 
 
@@ -78,36 +78,42 @@ def test_export_takes_uint8_and_gives_logits_when_its_interface_is_read(exported
     assert (gives.name, gives.type, gives.shape[1:]) == ("logits", "tensor(float)", [4])
 
 
-def test_quantized_model_agrees_with_the_float_one_when_calibrated(exported: Path, quantized: Path) -> None:
-    wanted, got = (predict(session(path, 1), images(200)) for path in (exported, quantized))
-    error = np.abs(wanted - got).mean() / np.abs(wanted).mean()
-    assert error < 0.1
-    assert quantized.stat().st_size < 0.6 * exported.stat().st_size
+@pytest.mark.parametrize("arch", ["resnet_small", *SLOW])
+def test_export_has_one_operator_for_a_mean_and_no_batch_norm_when_read(arch: str) -> None:
+    operators = {node.op_type for node in export(network(arch), SHAPE).graph.node}
+    assert "GlobalAveragePool" in operators
+    assert not operators & {"ReduceMean", "Reshape", "Gather", "BatchNormalization"}
 
 
-def test_node_counts_finds_all_but_the_last_layer_when_quantized(exported: Path, quantized: Path) -> None:
-    float_model, int8_model = onnx.load(exported), onnx.load(quantized)
-    weighted = sum(node.op_type in WEIGHTED for node in float_model.graph.node)
-    assert node_counts(float_model) == {"nodes_int8": 0, "nodes_fp32": weighted}
-    assert node_counts(int8_model) == {"nodes_int8": weighted - 1, "nodes_fp32": 1}
+@pytest.mark.parametrize("arch", ["resnet_small", *SLOW])
+def test_refilled_graph_is_the_exported_one_when_the_network_is_pruned(arch: str) -> None:
+    dense, pruned = network(arch), network(arch)
+    Pruner(pruned, SHAPE, 0.5, "l2", "uniform", 1, 8).step()
+    graph = export(dense, SHAPE)
+    before = graph.SerializeToString(deterministic=True)
+    assert raw(refill(graph, pruned)) == raw(export(pruned, SHAPE))
+    assert graph.SerializeToString(deterministic=True) == before
 
 
-def test_quantized_model_takes_the_image_as_it_is_when_its_first_nodes_are_read(quantized: Path) -> None:
-    nodes = onnx.load(quantized).graph.node
-    first = next(node for node in nodes if "image" in node.input)
-    readers = [node.op_type for node in nodes if first.output[0] in node.input]
-    assert (first.op_type, readers) == ("Transpose", ["DequantizeLinear"])
+class Stepped(torch.nn.Module):
+    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        return x_NCHW if x_NCHW.sum() > 0 else -x_NCHW
 
 
-def test_quantized_weights_have_seven_bits_when_read_back(quantized: Path) -> None:
-    arrays = [onnx.numpy_helper.to_array(i) for i in onnx.load(quantized).graph.initializer]
-    weights = [array for array in arrays if array.dtype == np.int8 and array.ndim > 1]
-    assert weights
-    assert max(np.abs(array.astype(int)).max() for array in weights) <= 64
+class Complex(torch.nn.Module):
+    def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvals(x_NCHW).real
 
 
-def test_latencies_are_ordered_percentiles_when_measured(exported: Path, quantized: Path) -> None:
-    timed = latencies({"a": exported, "b": quantized}, images(8), 4, 1, 30)
+@pytest.mark.parametrize("model", [Stepped(), Complex()])
+def test_export_is_refused_in_one_line_when_the_network_has_no_graph(model: torch.nn.Module) -> None:
+    with pytest.raises(StageFailed, match=f"{type(model).__name__}: cannot be") as refused:
+        export(model, SHAPE)
+    assert "\n" not in str(refused.value)
+
+
+def test_latencies_are_ordered_percentiles_when_measured(exported: Path, wider: Path) -> None:
+    timed = latencies({"a": exported, "b": wider}, images(8), 4, 1, 30)
     for percentiles in timed.values():
         assert 0 < percentiles["p50_ms"] <= percentiles["p95_ms"] <= percentiles["p99_ms"]
 

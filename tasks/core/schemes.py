@@ -1,0 +1,178 @@
+"""The schemes of quantization, by name: each from a trained network to a graph.
+
+A new scheme is one function here, one word in params.Scheme and one in params.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from torch import nn
+
+from tasks.core.data import Dataset, Split
+from tasks.core.dist import world
+from tasks.core.engine import Recipe, Teacher, fit
+from tasks.core.export import take_raw_images, to_bytes
+from tasks.core.params import QuantizeParams
+from tasks.core.progress import Progress
+from tasks.core.qat import IntegerGraph, trained
+from tasks.core.quantization import (
+    Calibrated,
+    calibrate,
+    classifier,
+    depthwise,
+    halve_weights,
+    layer_losses,
+    quantize_on_the_fly,
+    quantize_static,
+    quantize_weights,
+)
+from tasks.core.recipes import note
+from tasks.core.runtime import predict, session
+from tasks.core.transforms import BatchAugment, pixel_scale
+
+RANKED_IMAGES = 256  # calibration images on which layers are ranked by what they lose
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a scheme starts from: a network, its float graph (`export.export`) and the data."""
+
+    params: QuantizeParams
+    dataset: Dataset
+    augment: BatchAugment
+    network: nn.Module
+    graph: onnx.ModelProto
+
+    @cached_property
+    def pixels(self) -> tuple[int, float]:
+        """Zero point and scale of the input."""
+        return pixel_scale(self.dataset.channel_mean, self.dataset.channel_std)
+
+    @cached_property
+    def images_NHWC(self) -> NDArray[np.uint8]:
+        """The calibration images."""
+        return calibration_images(self.dataset.train, self.params.calibration_images, self.params.seed)
+
+    @cached_property
+    def calibrated(self) -> Calibrated:
+        """The graph with the ranges of its tensors."""
+        return calibrate(
+            self.graph,
+            self.images_NHWC,
+            *self.pixels,
+            method=self.params.calibrator,
+            weight_bits=self.params.weight_bits,
+            per_channel=self.params.per_channel,
+        )
+
+    def file(self, graph: onnx.ModelProto) -> bytes:
+        """`graph`, from x_NCHW to logits, as the content of a file that takes raw images."""
+        return to_bytes(take_raw_images(graph, self.dataset.image_shape, *self.pixels))
+
+    def accuracy(self, content: bytes) -> float:
+        """On the validation images."""
+        val = self.dataset.val
+        return float((predict(session(content, 1), val.images_NHWC).argmax(1) == val.labels_N).mean())
+
+
+@dataclass(frozen=True)
+class Made:
+    """A graph from x_NCHW to logits, and why nodes of it stayed in floating point."""
+
+    graph: onnx.ModelProto
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+_CLASSIFIER = "the classifier: logits are not rounded"
+
+
+def _sensitive(source: Source) -> dict[str, str]:
+    """What loses in int8 without gaining from it."""
+    kept = dict.fromkeys(depthwise(source.graph), "depthwise: int8 gains little and loses most")
+    return {**kept, classifier(source.graph): _CLASSIFIER}
+
+
+def _int8(source: Source) -> Made:
+    """All that ONNX Runtime has an int8 kernel for, but the classifier."""
+    reasons = {classifier(source.graph): _CLASSIFIER}
+    return Made(quantize_static(source.calibrated, reasons), reasons)
+
+
+def _int8_mixed(source: Source) -> Made:
+    """int8, but depthwise convolutions and the layers that lose most, so many as accuracy asks for.
+
+    Layers are ranked by what each costs when it alone is quantized (Wu et al. 2020, arXiv:2004.09602,
+    section 6.1), and go back to floating point, 1, 2, 4, … of them, until the graph loses no more than
+    `mixed_loss_points` on the validation images.
+    """
+    reasons = _sensitive(source)
+    losses = layer_losses(source.calibrated, source.images_NHWC[:RANKED_IMAGES])
+    ranked = [name for name in losses if name not in reasons]
+    wanted = source.accuracy(source.file(source.graph)) - source.params.mixed_loss_points / 100
+    count = 0
+    while True:
+        costly = {name: f"alone it costs {losses[name]:.2g} nats in int8" for name in ranked[:count]}
+        made = Made(quantize_static(source.calibrated, {**reasons, **costly}), {**reasons, **costly})
+        if count >= len(ranked) or source.accuracy(source.file(made.graph)) >= wanted:
+            return made
+        count = max(1, 2 * count)
+
+
+def _int8_qat(source: Source) -> Made:
+    """int8, trained to be: the network in floating point teaches the graph, on images for training."""
+    params = source.params
+    reasons = _sensitive(source)
+    student = IntegerGraph(source.calibrated, reasons)
+    recipe = Recipe(
+        epochs=params.qat_epochs,
+        batch_size=params.qat_batch_size,
+        lr=params.qat_lr,
+        weight_decay=0.0,
+        warmup_epochs=0.1,
+        seed=params.seed,
+    )
+    with world() as ranks, Progress("quantize", params.qat_epochs) as progress:
+        fit(
+            student,
+            recipe,
+            source.dataset.train,
+            source.dataset.val,
+            source.augment,
+            len(source.dataset.classes),
+            ranks,
+            teacher=Teacher(source.network.to(ranks.device), temperature=2.0, weight=0.9),
+            on_epoch=lambda row: progress.step(note(row)),
+        )
+    source.network.cpu()
+    return Made(trained(student.cpu(), source.calibrated, reasons), reasons)
+
+
+SCHEMES: dict[str, Callable[[Source], Made]] = {
+    "fp32": lambda source: Made(source.graph),
+    "fp16": lambda source: Made(halve_weights(source.graph)),
+    "int8": _int8,
+    "int8_mixed": _int8_mixed,
+    "int8_qat": _int8_qat,
+    "int8_dynamic": lambda source: Made(quantize_on_the_fly(source.graph)),
+    "int8_weights": lambda source: Made(quantize_weights(source.graph)),
+}
+
+
+def calibration_images(train: Split, count: int, seed: int) -> NDArray[np.uint8]:
+    """Random training images, as many of each class as of any other where there are enough, in the order
+    of the array: a class that calibration never sees is one whose values it clips."""
+    labels_N = np.asarray(train.labels_N)
+    shuffled = np.random.default_rng(seed).permutation(len(labels_N))
+    of_class = labels_N[shuffled]
+    turn = np.empty(len(labels_N), np.int64)  # how many of its class stand before an image
+    for label in np.unique(of_class):
+        rows = np.flatnonzero(of_class == label)
+        turn[rows] = np.arange(len(rows))
+    chosen = shuffled[np.argsort(turn, kind="stable")[:count]]
+    return np.ascontiguousarray(train.images_NHWC[np.sort(chosen)])
