@@ -7,6 +7,7 @@ what a clock says goes to latency.json.
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from tasks.core.errors import StageFailed
 from tasks.core.files import read_json, write_json
 from tasks.core.params import EvaluateParams
 from tasks.core.progress import Progress
-from tasks.core.runtime import fingerprint, latencies, peak_memory_mb, predict, session
+from tasks.core.runtime import fingerprint, peak_memory_mb, predict, session
 from tasks.core.stats import calibration_error, drop_interval, softmax
+from tasks.core.timing import latencies
 
 MISTAKES = 200  # the most confident ones of each candidate that are kept for the report
 BATCHES = (1, 64)
@@ -57,9 +59,9 @@ def evaluate(params: EvaluateParams, candidates: Path, data: Path, settings: Pat
         measured: dict[str, dict[str, Any]] = {name: {"peak_memory_mb": memory[name]} for name in models}
         for batch, threads in timings:
             repeats = max(10, params.repeats // batch) if batch > 1 else params.repeats
-            timed = latencies(models, test.images_NHWC, batch, threads, repeats)
-            for name, percentiles in timed.items():
-                measured[name][f"b{batch}_t{'1' if threads == 1 else 'all'}"] = percentiles
+            timed = latencies(models, test.images_NHWC, batch, threads, repeats, DENSE)
+            for name, latency in timed.items():
+                measured[name][f"b{batch}_t{'1' if threads == 1 else 'all'}"] = asdict(latency)
             progress.step(f"latency at batch {batch}, threads: {threads}")
     if fingerprint()["threads"] == 1:  # one core: all threads are one
         for entry in measured.values():

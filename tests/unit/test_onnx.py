@@ -12,7 +12,8 @@ from tasks.core.errors import BadInput
 from tasks.core.export import export, take_raw_images, to_bytes
 from tasks.core.models import ARCHITECTURES, Spec, build
 from tasks.core.quantization import WEIGHTED, node_counts, quantize_int8
-from tasks.core.runtime import fingerprint, latencies, peak_memory_mb, predict, session
+from tasks.core.runtime import fingerprint, peak_memory_mb, predict, session
+from tasks.core.timing import latencies
 from tasks.core.transforms import normalize, pixel_scale
 
 SHAPE, MEAN, STD = (28, 28, 1), [0.3], [0.35]
@@ -106,14 +107,18 @@ def test_quantized_weights_have_seven_bits_when_read_back(quantized: Path) -> No
     assert max(np.abs(array.astype(int)).max() for array in weights) <= 64
 
 
-def test_latencies_are_ordered_percentiles_when_measured(exported: Path, quantized: Path) -> None:
-    timed = latencies({"a": exported, "b": quantized}, images(8), 4, 1, 30)
-    for percentiles in timed.values():
-        assert 0 < percentiles["p50_ms"] <= percentiles["p95_ms"] <= percentiles["p99_ms"]
+def test_latencies_are_ordered_when_models_are_measured(exported: Path, quantized: Path) -> None:
+    timed = latencies({"a": exported, "b": quantized}, images(8), 4, 1, 30, "a")
+    for latency in timed.values():
+        low, high = latency.p50_ms_ci95
+        assert 0 < low <= latency.p50_ms <= high <= latency.p99_ms
+        assert latency.p50_ms <= latency.p95_ms <= latency.p99_ms
+        assert latency.speedup_ci95[0] <= latency.speedup <= latency.speedup_ci95[1]
+    assert (timed["a"].speedup, timed["a"].speedup_ci95) == (1.0, (1.0, 1.0))
 
 
 def test_latency_is_longer_when_the_batch_is(exported: Path) -> None:
-    one, many = (latencies({"m": exported}, images(64), batch, 1, 20)["m"]["p50_ms"] for batch in (1, 64))
+    one, many = (latencies({"m": exported}, images(64), batch, 1, 20, "m")["m"].p50_ms for batch in (1, 64))
     assert many > 5 * one
 
 
