@@ -1,5 +1,6 @@
 """Export, quantization and the harness around ONNX Runtime."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from tasks.core.quantization import WEIGHTED, node_counts, quantize_int8
 from tasks.core.runtime import fingerprint, peak_memory_mb, predict, session
 from tasks.core.timing import latencies
 from tasks.core.transforms import normalize, pixel_scale
+from tasks.core.weights import packed_size, sparsity
+from tests.builders import rows_model
 
 SHAPE, MEAN, STD = (28, 28, 1), [0.3], [0.35]
 SCALE = pixel_scale(MEAN, STD)
@@ -120,6 +123,61 @@ def test_latencies_are_ordered_when_models_are_measured(exported: Path, quantize
 def test_latency_is_longer_when_the_batch_is(exported: Path) -> None:
     one, many = (latencies({"m": exported}, images(64), batch, 1, 20, "m")["m"].p50_ms for batch in (1, 64))
     assert many > 5 * one
+
+
+def graph_of(weights: NDArray[np.generic], zero_point: NDArray[np.int8] | None = None) -> bytes:
+    """One Gemm of `weights`; with `zero_point` they are int8, one scale an output."""
+    initializers = [
+        onnx.numpy_helper.from_array(weights, "w"),
+        onnx.numpy_helper.from_array(np.zeros(3, np.float32), "b"),
+    ]
+    nodes = [onnx.helper.make_node("Gemm", ["x", "w" if zero_point is None else "w_float", "b"], ["y"])]
+    if zero_point is not None:
+        scale = np.ones(len(zero_point), np.float32)
+        initializers += [
+            onnx.numpy_helper.from_array(scale, "s"),
+            onnx.numpy_helper.from_array(zero_point, "z"),
+        ]
+        nodes.insert(0, onnx.helper.make_node("DequantizeLinear", ["w", "s", "z"], ["w_float"], axis=1))
+    tensors = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", size])
+        for name, size in zip("xy", weights.shape, strict=True)
+    ]
+    graph = onnx.helper.make_graph(nodes, "linear", tensors[:1], tensors[1:], initializers)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def test_sparsity_counts_zero_weights_and_no_biases_when_they_are_floats() -> None:
+    assert sparsity(graph_of(np.array([[0, 1, 2], [3, 0, 0]], np.float32))) == 0.5
+    assert sparsity(graph_of(np.ones((2, 3), np.float32))) == 0.0
+
+
+def test_sparsity_counts_zero_points_when_weights_are_int8() -> None:
+    weights = np.array([[0, 5, 2], [0, 0, 2]], np.int8)
+    assert sparsity(graph_of(weights, np.zeros(3, np.int8))) == 0.5
+    assert sparsity(graph_of(weights, np.array([0, 5, 2], np.int8))) == pytest.approx(5 / 6)
+
+
+def test_sparsity_is_zero_when_there_are_no_weights() -> None:
+    assert sparsity(rows_model()) == 0.0
+
+
+@pytest.mark.slow
+def test_sparsity_and_packed_size_tell_when_a_network_has_zeros() -> None:
+    model = network()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+                module.weight *= torch.rand(module.weight.shape) < 0.4
+    plain, sparse = export(network(), SHAPE), export(model, SHAPE)
+    for make in (raw, lambda m: raw(quantize_int8(m, images(64), *SCALE, "minmax", True))):
+        dense, zeros = make(copy.deepcopy(plain)), make(copy.deepcopy(sparse))
+        assert sparsity(dense) < 0.1
+        assert 0.58 < sparsity(zeros) < 0.75
+        assert packed_size(zeros) < 0.75 * packed_size(dense)
+        assert len(zeros) == pytest.approx(len(dense), rel=0.02)
 
 
 def test_peak_memory_is_that_of_a_process_of_its_own_when_measured(exported: Path) -> None:
