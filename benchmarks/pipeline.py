@@ -19,7 +19,7 @@ from flows.settings import EXPERIMENT
 from tasks.core.candidates import DENSE, candidate_folders
 from tasks.core.data import open_dataset
 from tasks.core.files import read_json
-from tasks.core.runtime import latencies
+from tasks.core.timing import latencies
 
 ROOT = Path(__file__).parents[1]
 REPEATS = {1: 2000, 64: 100}
@@ -50,15 +50,15 @@ def main() -> None:
     images_NHWC = open_dataset(ROOT / "data/ingest").test.images_NHWC
     accuracy = read_json(ROOT / "data/evaluate/accuracy.json")
     selected = read_json(ROOT / "data/select/metrics.json")
-    timed = {b: latencies(models, images_NHWC, b, 1, repeats) for b, repeats in REPEATS.items()}
+    timed = {b: latencies(models, images_NHWC, b, 1, repeats, DENSE) for b, repeats in REPEATS.items()}
     rows = {
         name: {
             "accuracy": accuracy[name]["accuracy"],
             "drop_points": accuracy[name]["drop_points"],
             "drop_points_ci95": accuracy[name]["drop_points_ci95"],
             "size_ratio": accuracy[DENSE]["size_bytes"] / accuracy[name]["size_bytes"],
-            **{f"p50_ms_b{b}_t1": timed[b][name]["p50_ms"] for b in REPEATS},
-            **{f"speedup_b{b}_t1": timed[b][DENSE]["p50_ms"] / timed[b][name]["p50_ms"] for b in REPEATS},
+            **{f"p50_ms_b{b}_t1": timed[b][name].p50_ms for b in REPEATS},
+            **{f"speedup_b{b}_t1": timed[b][DENSE]["p50_ms"] / timed[b][name].p50_ms for b in REPEATS},
         }
         for name in models
     }

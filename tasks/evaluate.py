@@ -7,6 +7,7 @@ what a clock says goes to latency.json.
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from tasks.core.errors import StageFailed
 from tasks.core.files import read_json, write_json
 from tasks.core.params import EvaluateParams
 from tasks.core.progress import Progress
-from tasks.core.runtime import fingerprint, latencies, peak_memory_mb, predict, session
-from tasks.core.stats import calibration_error, drop_interval, softmax
+from tasks.core.runtime import fingerprint, peak_memory_mb, predict, session
+from tasks.core.stats import calibration_error, drop_interval, mcnemar, softmax
+from tasks.core.timing import latencies
+from tasks.core.weights import packed_size, sparsity
 
 MISTAKES = 200  # the most confident ones of each candidate that are kept for the report
 BATCHES = (1, 64)
@@ -57,9 +60,9 @@ def evaluate(params: EvaluateParams, candidates: Path, data: Path, settings: Pat
         measured: dict[str, dict[str, Any]] = {name: {"peak_memory_mb": memory[name]} for name in models}
         for batch, threads in timings:
             repeats = max(10, params.repeats // batch) if batch > 1 else params.repeats
-            timed = latencies(models, test.images_NHWC, batch, threads, repeats)
-            for name, percentiles in timed.items():
-                measured[name][f"b{batch}_t{'1' if threads == 1 else 'all'}"] = percentiles
+            timed = latencies(models, test.images_NHWC, batch, threads, repeats, DENSE)
+            for name, latency in timed.items():
+                measured[name][f"b{batch}_t{'1' if threads == 1 else 'all'}"] = asdict(latency)
             progress.step(f"latency at batch {batch}, threads: {threads}")
     if fingerprint()["threads"] == 1:  # one core: all threads are one
         for entry in measured.values():
@@ -97,19 +100,24 @@ def _write_accuracy(
             labels_N, predicted_N, labels=range(len(classes)), zero_division=0.0
         )
         described = read_json(folders[name] / "metrics.json")
+        model = (folders[name] / "model.onnx").read_bytes()
         accuracy[name] = {
             "accuracy": float(right[name].mean()),
             "macro_f1": float(f1.mean()),
             "ece": calibration_error(probabilities_NK, labels_N, params.calibration_bins),
             "recall": dict(zip(classes, map(float, recall), strict=True)),
             "confusion": confusion_matrix(labels_N, predicted_N, labels=range(len(classes))).tolist(),
-            "size_bytes": (folders[name] / "model.onnx").stat().st_size,
+            "size_bytes": len(model),
+            "size_compressed_bytes": packed_size(model),
+            "sparsity": sparsity(model),
             "parameters": described["parameters"],
             "macs": described["macs"],
             "nodes_int8": described["nodes_int8"],
             "nodes_fp32": described["nodes_fp32"],
+            **({"nodes": described["nodes"]} if "nodes" in described else {}),
             "drop_points": float((right[DENSE].mean() - right[name].mean()) * 100),
             "drop_points_ci95": list(drop_interval(right[DENSE], right[name], params.bootstrap, params.seed)),
+            "mcnemar_p": mcnemar(right[DENSE], right[name]),
         }
         confidence_N = probabilities_NK.max(1)
         wrong = np.flatnonzero(~right[name])

@@ -58,6 +58,7 @@ def report(
         answer=sections.answer(rows, metrics),
         candidates=sections.candidates(rows, metrics),
         speed=sections.speed(rows, read_result(evaluation / "latency.json")),
+        nodes=sections.nodes(rows, detail),
         learning=sections.learning(train, prune, used["prune"]["ratios"]),
         tuning=sections.tuning(tune),
         errors=sections.errors(detail, dataset.classes),

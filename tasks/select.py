@@ -10,7 +10,15 @@ from typing import Any
 
 import yaml
 
-from tasks.core.candidates import DENSE, TIMED, Candidate, read_candidates, read_result, table_text
+from tasks.core.candidates import (
+    DENSE,
+    TIMED,
+    Candidate,
+    float_nodes,
+    read_candidates,
+    read_result,
+    table_text,
+)
 from tasks.core.cli import main
 from tasks.core.errors import StageFailed
 from tasks.core.files import write_json, write_text
@@ -67,6 +75,7 @@ def select(
         dense=dense,
         table=table,
         detail=accuracy[selected.name],
+        float_nodes=float_nodes(accuracy[selected.name].get("nodes", [])),
         timed=latency["candidates"][selected.name],
         fingerprint=latency["fingerprint"],
         export=read_result(candidates / selected.name / "metrics.json"),
@@ -126,7 +135,10 @@ def _metrics(
         "accuracy_dense": dense.accuracy,
         "drop_points": selected.drop_points,
         "drop_points_ci95": [selected.drop_low, selected.drop_high],
-        "speedup_b1": dense.p50_ms_b1_t1 / selected.p50_ms_b1_t1,
+        "mcnemar_p": selected.mcnemar_p,
+        "speedup_b1": selected.speedup_b1,
+        "speedup_b1_ci95": [selected.speedup_b1_low, selected.speedup_b1_high],
+        "speedup_b64": selected.speedup_b64,
         "size_ratio": dense.size_bytes / selected.size_bytes,
         "max_drop_points": params.max_drop_points,
         "objective": params.objective,
@@ -142,12 +154,20 @@ def _row(candidate: Candidate, dense: Candidate, params: SelectParams, selected:
         "drop_points": candidate.drop_points,
         "drop_low": candidate.drop_low,
         "drop_high": candidate.drop_high,
+        "mcnemar_p": candidate.mcnemar_p,
         "size_bytes": candidate.size_bytes,
+        "size_compressed_bytes": candidate.size_compressed_bytes,
+        "sparsity": candidate.sparsity,
         "parameters": candidate.parameters,
         "macs": candidate.macs,
+        "nodes_int8": candidate.nodes_int8,
+        "nodes_fp32": candidate.nodes_fp32,
         "p50_ms_b1_t1": candidate.p50_ms_b1_t1,
         "p50_ms_b64_t1": candidate.p50_ms_b64_t1,
-        "speedup_b1": dense.p50_ms_b1_t1 / candidate.p50_ms_b1_t1,
+        "speedup_b1": candidate.speedup_b1,
+        "speedup_b1_low": candidate.speedup_b1_low,
+        "speedup_b1_high": candidate.speedup_b1_high,
+        "speedup_b64": candidate.speedup_b64,
         "size_ratio": dense.size_bytes / candidate.size_bytes,
         "within_bar": candidate.within(params.max_drop_points),
         "selected": selected,

@@ -27,18 +27,28 @@ TIMED = {  # the settings of latency.json, in words
 @dataclass(frozen=True)
 class Candidate:
     """One model. Accuracy is a fraction; the drop, against dense-fp32, is in percentage points and
-    positive when worse, with its 95 % interval; latencies are p50 in ms on one thread."""
+    positive when worse, with its 95 % interval and the p-value of McNemar's exact test; latencies are p50
+    in ms on one thread, and speed-ups, against dense-fp32, medians of what was paired (see timing)."""
 
     name: str
     accuracy: float
     drop_points: float
     drop_low: float
     drop_high: float
+    mcnemar_p: float
     size_bytes: int
+    size_compressed_bytes: int
+    sparsity: float
     parameters: int
     macs: int
+    nodes_int8: int
+    nodes_fp32: int
     p50_ms_b1_t1: float
     p50_ms_b64_t1: float
+    speedup_b1: float
+    speedup_b1_low: float
+    speedup_b1_high: float
+    speedup_b64: float
 
     def within(self, max_drop_points: float) -> bool:
         """Whether even the upper end of the interval stays within the bar."""
@@ -64,18 +74,28 @@ def read_candidates(evaluation: Path) -> dict[str, Candidate]:
 def _candidate(name: str, measured: dict[str, Any], latency: dict[str, Any], evaluation: Path) -> Candidate:
     try:
         low, high = measured["drop_points_ci95"]
-        timed = latency[name]
+        one, many = latency[name]["b1_t1"], latency[name]["b64_t1"]
+        speedup_low, speedup_high = one["speedup_ci95"]
         candidate = Candidate(
             name=name,
             accuracy=measured["accuracy"],
             drop_points=measured["drop_points"],
             drop_low=low,
             drop_high=high,
+            mcnemar_p=measured["mcnemar_p"],
             size_bytes=measured["size_bytes"],
+            size_compressed_bytes=measured["size_compressed_bytes"],
+            sparsity=measured["sparsity"],
             parameters=measured["parameters"],
             macs=measured["macs"],
-            p50_ms_b1_t1=timed["b1_t1"]["p50_ms"],
-            p50_ms_b64_t1=timed["b64_t1"]["p50_ms"],
+            nodes_int8=measured["nodes_int8"],
+            nodes_fp32=measured["nodes_fp32"],
+            p50_ms_b1_t1=one["p50_ms"],
+            p50_ms_b64_t1=many["p50_ms"],
+            speedup_b1=one["speedup"],
+            speedup_b1_low=speedup_low,
+            speedup_b1_high=speedup_high,
+            speedup_b64=many["speedup"],
         )
     except KeyError as error:
         raise StageFailed(f"{evaluation}: {name}: no {error.args[0]}: run evaluate again") from None
@@ -84,7 +104,7 @@ def _candidate(name: str, measured: dict[str, Any], latency: dict[str, Any], eva
             raise StageFailed(
                 f"{evaluation}: {name}: {field} is {value}, not a finite number: nothing to compare"
             )
-    for field in ("p50_ms_b1_t1", "size_bytes"):
+    for field in ("p50_ms_b1_t1", "speedup_b1", "size_bytes"):
         if getattr(candidate, field) <= 0:
             raise StageFailed(
                 f"{evaluation}: {name}: {field} must be above 0 (is {getattr(candidate, field)})"
@@ -99,6 +119,15 @@ def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
         if not front or candidate.accuracy > front[-1].accuracy:
             front.append(candidate)
     return front
+
+
+def float_nodes(nodes: Iterable[dict[str, str]]) -> dict[tuple[str, str], list[str]]:
+    """The names of the nodes that compute in fp32, by reason and operator, each in the graph's order."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for node in nodes:
+        if node["precision"] == "fp32":
+            names.setdefault((node["reason"], node["op"]), []).append(node["name"])
+    return names
 
 
 def read_result(path: Path) -> Any:

@@ -20,9 +20,9 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from tasks.core.errors import StageFailed
+from tasks.core.weights import WEIGHTED
 
 OPSET = 20
-WEIGHTED = ("Conv", "Gemm", "MatMul")  # the operators that hold what was learned
 INPUT = "x_NCHW"  # of the graph before `take_raw_images`: normalised float32
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from tasks.core.export import WEIGHTED
 from tasks.core.quantization import OPERATORS
+from tasks.core.weights import WEIGHTED
 
 # Its integer operators begin so; what it fused it names NODE_token_N, and the dynamic ones NODE_quant.
 _INTEGER = re.compile(r"QLinear|QGemm|ConvInteger|MatMulInteger|DynamicQuantizeMatMul")

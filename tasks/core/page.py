@@ -31,7 +31,8 @@ def render(template: str, **context: Any) -> str:
     )
     environment.filters |= {
         "percent": percent, "points": points, "ms": milliseconds, "bytes": size, "count": count,
-        "short": short, "times": times, "figure": figure, "code": code_span,
+        "short": short, "times": times, "p_value": p_value, "figure": figure,
+        "code": code_span,
     }  # fmt: skip
     return environment.get_template(template).render(context)
 
@@ -97,6 +98,13 @@ def short(value: float) -> str:
 def times(value: float) -> str:
     """A factor with two decimals, one from ten on, and the multiplication sign."""
     return f"{value:.{2 if value < 9.995 else 1}f}\u00d7" if _known(value) else ABSENT
+
+
+def p_value(value: float) -> str:
+    """Three decimals; below 0.001 only that it is."""
+    if not _known(value):
+        return ABSENT
+    return f"{value:.3f}" if value >= 0.001 else f"<{NBSP}0.001"
 
 
 def figure(value: Any) -> str:

@@ -32,8 +32,9 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from scipy.special import log_softmax
 
 from tasks.core.errors import StageFailed
-from tasks.core.export import INPUT, WEIGHTED
+from tasks.core.export import INPUT
 from tasks.core.runtime import session
+from tasks.core.weights import WEIGHTED
 
 CALIBRATION_BATCH = 32
 CALIBRATORS = {

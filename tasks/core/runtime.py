@@ -1,4 +1,4 @@
-"""ONNX Runtime: sessions, predictions, and how long they take. No torch here.
+"""ONNX Runtime: sessions, predictions, the memory they take and the machine. No torch here.
 
 image_NHWC: uint8 [N, H, W, C]; logits_NK: float32.
 """
@@ -9,8 +9,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,6 @@ from tasks.core.errors import BadInput
 
 REFUSALS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException)
 EVAL_BATCH = 500
-BLOCK = 20  # timed runs in a row before the next candidate has its turn
-WARMUP = 3  # runs at the start of a block that are not counted: the caches are another's
 ISA_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 
 
@@ -63,35 +59,6 @@ def predict(run: onnxruntime.InferenceSession, images_NHWC: NDArray[np.uint8]) -
         for i in range(0, len(images_NHWC), EVAL_BATCH)
     ]
     return np.concatenate(logits)
-
-
-def latencies(
-    models: Mapping[str, Path], images_NHWC: NDArray[np.uint8], batch: int, threads: int, repeats: int
-) -> dict[str, dict[str, float]]:
-    """Latency of each model, in ms a batch: p50, p95 and p99 over `repeats` runs.
-
-    The models take turns in blocks, in an order that rotates, so that whatever slows the machine
-    for a while slows them all alike; the first runs of a block only warm the caches.
-    """
-    sessions = {name: session(path, threads) for name, path in models.items()}
-    image = np.ascontiguousarray(images_NHWC[:batch])
-    times: dict[str, list[float]] = {name: [] for name in models}
-    order = list(sessions)
-    while len(times[order[0]]) < repeats:
-        order = order[1:] + order[:1]
-        for name in order:
-            run = sessions[name]
-            for i in range(WARMUP + min(BLOCK, repeats)):
-                start = time.perf_counter()
-                run.run(None, {"image": image})
-                if i >= WARMUP:
-                    times[name].append(time.perf_counter() - start)
-    return {name: _percentiles(seconds) for name, seconds in times.items()}
-
-
-def _percentiles(seconds: list[float]) -> dict[str, float]:
-    p50, p95, p99 = np.percentile(np.asarray(seconds) * 1e3, [50, 95, 99])
-    return {"p50_ms": round(p50, 5), "p95_ms": round(p95, 5), "p99_ms": round(p99, 5)}
 
 
 def peak_memory_mb(model: Path, batch: int) -> float:

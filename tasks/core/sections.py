@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core import charts
-from tasks.core.candidates import DENSE, TIMED, Candidate, pareto_front, read_result, read_table
+from tasks.core.candidates import (
+    DENSE,
+    TIMED,
+    Candidate,
+    float_nodes,
+    pareto_front,
+    read_result,
+    read_table,
+)
 from tasks.core.charts import Dot, Line
 from tasks.core.data import Dataset
 from tasks.core.page import milliseconds, percent, points, times
@@ -22,6 +30,7 @@ WORST = 60  # recalls listed when there are more classes than that
 TRIALS = 10
 PAIRS = 8
 REASONS = 100  # files listed as left out
+SPARSE = 0.3  # share of zeros from which they are worth a word
 
 
 def answer(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[str, Any]:
@@ -58,14 +67,13 @@ def candidates(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[s
     """The table, from the fastest to the slowest, and accuracy against latency and size."""
     bar, dense = metrics["max_drop_points"], rows[DENSE]
     front = pareto_front(rows.values())
-    order = sorted(rows.values(), key=lambda c: (c.p50_ms_b1_t1, c.size_bytes, c.name))
+    order = _fastest_first(rows)
     table = [
         {
             "model": c,
             "kind": _kind(c, metrics),
             "within": c.within(bar),
             "front": c in front,
-            "speedup": dense.p50_ms_b1_t1 / c.p50_ms_b1_t1,
             "ratio": dense.size_bytes / c.size_bytes,
             "size_share": c.size_bytes / max(r.size_bytes for r in order),
         }
@@ -88,7 +96,17 @@ def candidates(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[s
         "Accuracy against latency: "
         + "; ".join(f"{c.name} {percent(c.accuracy)} at {milliseconds(c.p50_ms_b1_t1, True)}" for c in order),
     )  # fmt: skip
-    return {"table": table, "scatter": scatter, "front": [c.name for c in front], "bar": bar}
+    return {
+        "table": table,
+        "scatter": scatter,
+        "front": [c.name for c in front],
+        "sparse": [c.name for c in order if c.sparsity > SPARSE],
+        "bar": bar,
+    }
+
+
+def _fastest_first(rows: Mapping[str, Candidate]) -> list[Candidate]:
+    return sorted(rows.values(), key=lambda c: (c.p50_ms_b1_t1, c.size_bytes, c.name))
 
 
 def _kind(candidate: Candidate, metrics: dict[str, Any]) -> str:
@@ -101,12 +119,17 @@ def _kind(candidate: Candidate, metrics: dict[str, Any]) -> str:
 
 def speed(rows: Mapping[str, Candidate], latency: dict[str, Any]) -> dict[str, Any]:
     """Every latency measured, the candidates in the order of the first table, and the machine."""
-    order = sorted(rows.values(), key=lambda c: (c.p50_ms_b1_t1, c.size_bytes, c.name))
     return {
         "settings": TIMED,
-        "rows": [(c.name, latency["candidates"][c.name]) for c in order],
+        "rows": [(c.name, latency["candidates"][c.name]) for c in _fastest_first(rows)],
         "fingerprint": latency["fingerprint"],
     }
+
+
+def nodes(rows: Mapping[str, Candidate], detail: dict[str, Any]) -> dict[str, Any]:
+    """In what precision the weighted nodes compute: how many of every candidate, and which of the
+    selected one, whose entry in accuracy.json is `detail`, stay in floating point."""
+    return {"rows": _fastest_first(rows), "float": float_nodes(detail.get("nodes", []))}
 
 
 def learning(train: Path, prune: Path, ratios: list[float]) -> dict[str, Any]:

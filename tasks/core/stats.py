@@ -1,4 +1,4 @@
-"""What the test set can prove: paired intervals and calibration.
+"""What the test set can prove: paired intervals, a paired test and calibration.
 
 N: test images, K: classes.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 
 def drop_interval(
@@ -33,6 +34,21 @@ def drop_interval(
     drops = (counts[:, 0] - counts[:, 1]) / n * 100
     low, high = np.percentile(drops, [2.5, 97.5])
     return float(low), float(high)
+
+
+def mcnemar(reference_N: NDArray[np.bool_], candidate_N: NDArray[np.bool_]) -> float:
+    """Two-sided p-value of "both are equally accurate", from the images about which one alone is right.
+
+    The exact test of McNemar 1947 (Psychometrika 12, 153): if both are equally accurate, each of these
+    images is a fair coin. 1.0 when there are none.
+
+    Args:
+        reference_N: whether the reference is right about each image.
+        candidate_N: the same of the candidate, in the same order.
+    """
+    lost = int((reference_N & ~candidate_N).sum())
+    gained = int((candidate_N & ~reference_N).sum())
+    return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
 
 
 def calibration_error(probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64], bins: int) -> float:

@@ -12,8 +12,11 @@ from tasks.core.errors import BadInput, StageFailed
 from tasks.core.export import export, refill, take_raw_images, to_bytes
 from tasks.core.models import ARCHITECTURES, Spec, build
 from tasks.core.pruning import Pruner
-from tasks.core.runtime import fingerprint, latencies, peak_memory_mb, predict, session
+from tasks.core.runtime import fingerprint, peak_memory_mb, predict, session
+from tasks.core.timing import latencies
 from tasks.core.transforms import normalize, pixel_scale
+from tasks.core.weights import sparsity
+from tests.builders import rows_model
 
 SHAPE, MEAN, STD = (28, 28, 1), [0.3], [0.35]
 SCALE = pixel_scale(MEAN, STD)
@@ -112,15 +115,58 @@ def test_export_is_refused_in_one_line_when_the_network_has_no_graph(model: torc
     assert "\n" not in str(refused.value)
 
 
-def test_latencies_are_ordered_percentiles_when_measured(exported: Path, wider: Path) -> None:
-    timed = latencies({"a": exported, "b": wider}, images(8), 4, 1, 30)
-    for percentiles in timed.values():
-        assert 0 < percentiles["p50_ms"] <= percentiles["p95_ms"] <= percentiles["p99_ms"]
+def test_latencies_are_ordered_when_models_are_measured(exported: Path, wider: Path) -> None:
+    timed = latencies({"a": exported, "b": wider}, images(8), 4, 1, 30, "a")
+    for latency in timed.values():
+        low, high = latency.p50_ms_ci95
+        assert 0 < low <= latency.p50_ms <= high <= latency.p99_ms
+        assert latency.p50_ms <= latency.p95_ms <= latency.p99_ms
+        assert latency.speedup_ci95[0] <= latency.speedup <= latency.speedup_ci95[1]
+    assert (timed["a"].speedup, timed["a"].speedup_ci95) == (1.0, (1.0, 1.0))
 
 
 def test_latency_is_longer_when_the_batch_is(exported: Path) -> None:
-    one, many = (latencies({"m": exported}, images(64), batch, 1, 20)["m"]["p50_ms"] for batch in (1, 64))
+    one, many = (latencies({"m": exported}, images(64), batch, 1, 20, "m")["m"].p50_ms for batch in (1, 64))
     assert many > 5 * one
+
+
+def graph_of(weights: NDArray[np.generic], zero_point: NDArray[np.int8] | None = None) -> bytes:
+    """One Gemm of `weights`; with `zero_point` they are int8, one scale an output."""
+    initializers = [
+        onnx.numpy_helper.from_array(weights, "w"),
+        onnx.numpy_helper.from_array(np.zeros(3, np.float32), "b"),
+    ]
+    nodes = [onnx.helper.make_node("Gemm", ["x", "w" if zero_point is None else "w_float", "b"], ["y"])]
+    if zero_point is not None:
+        scale = np.ones(len(zero_point), np.float32)
+        initializers += [
+            onnx.numpy_helper.from_array(scale, "s"),
+            onnx.numpy_helper.from_array(zero_point, "z"),
+        ]
+        nodes.insert(0, onnx.helper.make_node("DequantizeLinear", ["w", "s", "z"], ["w_float"], axis=1))
+    tensors = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", size])
+        for name, size in zip("xy", weights.shape, strict=True)
+    ]
+    graph = onnx.helper.make_graph(nodes, "linear", tensors[:1], tensors[1:], initializers)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def test_sparsity_counts_zero_weights_and_no_biases_when_they_are_floats() -> None:
+    assert sparsity(graph_of(np.array([[0, 1, 2], [3, 0, 0]], np.float32))) == 0.5
+    assert sparsity(graph_of(np.ones((2, 3), np.float32))) == 0.0
+
+
+def test_sparsity_counts_zero_points_when_weights_are_int8() -> None:
+    weights = np.array([[0, 5, 2], [0, 0, 2]], np.int8)
+    assert sparsity(graph_of(weights, np.zeros(3, np.int8))) == 0.5
+    assert sparsity(graph_of(weights, np.array([0, 5, 2], np.int8))) == pytest.approx(5 / 6)
+
+
+def test_sparsity_is_zero_when_there_are_no_weights() -> None:
+    assert sparsity(rows_model()) == 0.0
 
 
 def test_peak_memory_is_that_of_a_process_of_its_own_when_measured(exported: Path) -> None:

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from tasks.core.data import Dataset, Split
 from tasks.core.errors import StageFailed
-from tasks.core.export import WEIGHTED, export
+from tasks.core.export import export
 from tasks.core.models import Spec, build
 from tasks.core.nodes import count_weighted, node_report
 from tasks.core.params import QuantizeParams
@@ -29,6 +29,7 @@ from tasks.core.quantization import (
 from tasks.core.runtime import predict, session
 from tasks.core.schemes import SCHEMES, Made, Source, calibration_images
 from tasks.core.transforms import BatchAugment
+from tasks.core.weights import WEIGHTED, packed_size, sparsity
 
 SHAPE = (28, 28, 1)
 STATIC = ["int8", "int8_mixed", "int8_qat"]
@@ -201,6 +202,24 @@ def test_int8_graph_has_the_accuracy_of_the_trained_network_when_written_back(so
     got = session(model.SerializeToString(), 1).run(None, {"x_NCHW": x_NCHW})[0]
     assert (got.argmax(1) == wanted.argmax(1)).mean() > 0.99
     assert np.abs(got - wanted).mean() < 0.05 * np.abs(wanted).mean()
+
+
+@pytest.mark.parametrize("scheme", sorted({*SCHEMES} - {"int8_qat"}))
+def test_sparsity_and_packed_size_tell_when_a_network_has_zeros(
+    scheme: str, source: Source, made: dict[str, Made]
+) -> None:
+    network = copy.deepcopy(source.network)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+                draws = torch.rand(module.weight.shape, generator=torch.Generator().manual_seed(0))
+                module.weight *= draws < 0.4
+    zeroed = dataclasses.replace(source, network=network, graph=export(network, SHAPE))
+    dense, sparse = source.file(made[scheme].graph), zeroed.file(SCHEMES[scheme](zeroed).graph)
+    assert sparsity(dense) < 0.1
+    assert 0.58 < sparsity(sparse) < 0.75
+    assert packed_size(sparse) < 0.75 * packed_size(dense)
+    assert len(sparse) == pytest.approx(len(dense), rel=0.02)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from PIL import Image
 from tasks.core.candidates import DENSE
 from tasks.core.charts import Axis, Dot, Line, interval, lines, scatter
 from tasks.core.errors import BadInput, StageFailed
-from tasks.core.page import count, milliseconds, percent, points, short, size, times
+from tasks.core.page import count, milliseconds, p_value, percent, points, short, size, times
 from tasks.core.params import ReportParams, SelectParams
 from tasks.core.pictures import LARGEST, image_uri
 from tasks.core.sections import headline
@@ -80,7 +80,7 @@ def test_answer_comes_first_when_a_candidate_was_selected(tmp_path: Path) -> Non
     text = text_of(make(tmp_path / "data"))
     first = text.index("3.19\u00d7 faster, 3.59\u00d7 smaller, 0.46 points less accurate")
     assert first < text.index("91.85 %") < text.index("95 % interval 0.05 to 0.87") < text.index("Candidates")
-    sections = ["Candidates", "Accuracy against latency and size", "Learning", "Tuning"]
+    sections = ["Candidates", "Accuracy against latency and size", "Nodes", "Learning", "Tuning"]
     sections += [
         "Where the selected model errs",
         "Most confident mistakes",
@@ -99,7 +99,42 @@ def test_verdicts_are_words_when_candidates_are_listed(tmp_path: Path) -> None:
     assert verdicts.count("✓ selected") == 1
     assert verdicts.count("the reference") == 1
     assert verdicts.count("within the bar") == 4
-    assert page.count('<tr class="selected">') == 3  # candidates, sizes, latencies
+    assert page.count('<tr class="selected">') == 5  # candidates, sizes, latencies, speed-ups, nodes
+
+
+def test_figures_have_their_intervals_when_candidates_are_listed(tmp_path: Path) -> None:
+    text = text_of(make(tmp_path / "data"))
+    assert "95 % interval 3.15\u00d7 to 3.23\u00d7" in text
+    assert "0.05710.0568 to 0.0576" in text  # p50, one image, one thread
+    assert text.count("3.15\u00d7 to 3.23\u00d7") == 1 + 1 + 4  # the headline's, the table's, the latencies'
+    assert "0.028" in text and "< 0.001" in text  # McNemar's p
+
+
+def test_zeros_are_said_not_to_be_speed_when_a_candidate_is_sparse(tmp_path: Path) -> None:
+    sparse = Made("prune-0.5-fp32", 0.2, 0.3, 0.18, sparsity=0.5)
+    text = text_of(make(tmp_path / "data", candidates=(*CANDIDATES[:2], sparse)))
+    said = "The zeros of prune-0.5-fp32 make the compressed file smaller and not the model faster"
+    assert said in text and "50.0 %" in text
+    assert "The zeros of" not in text_of(make(tmp_path / "plain"))
+
+
+def test_nodes_are_listed_by_reason_when_some_stay_in_floating_point(tmp_path: Path) -> None:
+    text = text_of(make(tmp_path / "data", candidates=CANDIDATES[:2]))
+    assert "dense-int8173" in text and "dense-fp32020" in text  # name, int8, fp32
+    assert "depthwiseConvconv2d_4, conv2d_9" in text and "last layerGemmlinear" in text
+
+
+def test_nodes_are_counts_alone_when_none_were_recorded(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    make(root, candidates=CANDIDATES[:2])
+    path = root / "evaluate" / "accuracy.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for entry in content.values():
+        del entry["nodes"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    report(ReportParams(title="Example"), out=tmp_path, **Folders(root).report)
+    text = text_of((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "dense-int8173" in text and "In floating point in" not in text
 
 
 @pytest.mark.parametrize(
@@ -288,6 +323,10 @@ def test_picture_is_reduced_when_large() -> None:
         (short(312), "312"),
         (times(3.188), "3.19\u00d7"),
         (times(12.34), "12.3\u00d7"),
+        (p_value(0.0278), "0.028"),
+        (p_value(0.00099), "< 0.001"),
+        (p_value(1.0), "1.000"),
+        (p_value(float("nan")), "\u2013"),
     ],
 )
 def test_number_is_written_as_when(written: str, wanted: str) -> None:

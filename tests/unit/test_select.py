@@ -23,7 +23,27 @@ from tests.builders import CANDIDATES, Made, build
 def candidate(
     name: str, high: float = 0.0, ms: float = 1.0, size: int = 1000, drop: float = 0.0
 ) -> Candidate:
-    return Candidate(name, 0.9 - drop / 100, drop, min(0.0, high), high, size, 100, 1000, ms, 40 * ms)
+    return Candidate(
+        name=name,
+        accuracy=0.9 - drop / 100,
+        drop_points=drop,
+        drop_low=min(0.0, high),
+        drop_high=high,
+        mcnemar_p=0.5,
+        size_bytes=size,
+        size_compressed_bytes=size,
+        sparsity=0.0,
+        parameters=100,
+        macs=1000,
+        nodes_int8=0,
+        nodes_fp32=3,
+        p50_ms_b1_t1=ms,
+        p50_ms_b64_t1=40 * ms,
+        speedup_b1=2 / ms,
+        speedup_b1_low=1.9 / ms,
+        speedup_b1_high=2.1 / ms,
+        speedup_b64=2 / ms,
+    )
 
 
 REFERENCE = candidate(DENSE, ms=2.0, size=5000)
@@ -118,6 +138,8 @@ def test_front_holds_exactly_the_undominated_when_rows_are_any(rows: list[Candid
         ("accuracy.json", ("dense-int8", "drop_points"), None),
         ("latency.json", ("candidates", "dense-int8", "b1_t1", "p50_ms"), math.nan),
         ("latency.json", ("candidates", "dense-int8", "b1_t1", "p50_ms"), 0.0),
+        ("latency.json", ("candidates", "dense-int8", "b1_t1", "speedup"), 0.0),
+        ("latency.json", ("candidates", "dense-int8", "b1_t1", "speedup_ci95"), [1.0, math.inf]),
     ],
 )
 def test_figures_are_refused_when_not_finite(
@@ -159,6 +181,14 @@ def test_missing_latency_is_refused_when_a_candidate_was_not_timed(tmp_path: Pat
         read_candidates(folders.select["evaluation"])
 
 
+def test_old_latencies_are_refused_with_a_way_out_when_they_have_no_speedups(tmp_path: Path) -> None:
+    folders = build(tmp_path / "data")
+    old = {"p50_ms": 0.2, "p95_ms": 0.3, "p99_ms": 0.4}
+    change(folders.select["evaluation"] / "latency.json", ("candidates", "dense-int8", "b1_t1"), old)
+    with pytest.raises(StageFailed, match="dense-int8: no speedup_ci95: run evaluate again"):
+        read_candidates(folders.select["evaluation"])
+
+
 def test_missing_model_is_refused_when_it_was_chosen(tmp_path: Path) -> None:
     folders = build(tmp_path / "data")
     (folders.select["candidates"] / "prune-0.5-fp32" / "model.onnx").unlink()
@@ -185,6 +215,9 @@ def test_deliverable_is_whole_when_a_candidate_passes(tmp_path: Path) -> None:
     assert metrics["selected"] == "prune-0.5-fp32"
     assert metrics["passed"] is True
     assert metrics["speedup_b1"] == pytest.approx(0.182 / 0.0571)
+    assert metrics["speedup_b1_ci95"] == pytest.approx([0.988 * 0.182 / 0.0571, 1.012 * 0.182 / 0.0571])
+    assert metrics["speedup_b64"] == pytest.approx(0.182 / 0.0571)
+    assert metrics["mcnemar_p"] == pytest.approx(0.0278, abs=1e-4)
     assert metrics["size_ratio"] == pytest.approx(331_204 / 92_300)
     assert metrics["drop_points_ci95"] == pytest.approx([0.05, 0.87])
     with (out / "candidates.csv").open(encoding="utf-8", newline="") as file:
@@ -195,18 +228,23 @@ def test_deliverable_is_whole_when_a_candidate_passes(tmp_path: Path) -> None:
         "prune-0.625-int8",
     }
     assert list(rows[0]) == [
+        *("candidate", "accuracy", "drop_points", "drop_low", "drop_high", "mcnemar_p"),
         *(
-            "candidate",
-            "accuracy",
-            "drop_points",
-            "drop_low",
-            "drop_high",
             "size_bytes",
+            "size_compressed_bytes",
+            "sparsity",
             "parameters",
             "macs",
+            "nodes_int8",
+            "nodes_fp32",
         ),
-        *("p50_ms_b1_t1", "p50_ms_b64_t1", "speedup_b1", "size_ratio", "within_bar", "selected"),
+        *("p50_ms_b1_t1", "p50_ms_b64_t1", "speedup_b1", "speedup_b1_low", "speedup_b1_high", "speedup_b64"),
+        *("size_ratio", "within_bar", "selected"),
     ]
+    (row,) = (r for r in rows if r["selected"] == "True")
+    assert [float(row[f"speedup_b1{end}"]) for end in ("", "_low", "_high")] == pytest.approx(
+        [metrics["speedup_b1"], *metrics["speedup_b1_ci95"]]
+    )
 
 
 def test_card_has_the_figures_when_a_candidate_passes(tmp_path: Path) -> None:
@@ -216,7 +254,12 @@ def test_card_has_the_figures_when_a_candidate_passes(tmp_path: Path) -> None:
         "91.85 %",
         "92.31 %",
         "0.46 (0.05 to 0.87)",
-        "0.0571 ms (3.19\u00d7 as fast)",
+        "| 0.0571 ms | 0.182 ms |",
+        "3.19\u00d7 (3.15\u00d7 to 3.23\u00d7)",
+        "| McNemar's p of that difference | 0.028 |",
+        "| The same, compressed (zlib, level 9) | 84.0 kB | 301 kB |",
+        "| Zeros among the weights | 0.0 % | 0.0 % |",
+        "| 1 image, 1 thread | 0.0571 (0.0568 to 0.0576) |",
         "92.3 kB (3.59\u00d7 smaller)",
         "Example CPU @ 2.60GHz",
         "5f" * 32,
@@ -228,6 +271,26 @@ def test_card_has_the_figures_when_a_candidate_passes(tmp_path: Path) -> None:
     ):
         assert figure in card
     assert "{{" not in card and "None" not in card
+
+
+def test_card_lists_the_nodes_by_reason_when_some_stay_in_floating_point(tmp_path: Path) -> None:
+    card = (selected(tmp_path, candidates=CANDIDATES[:2]) / "model_card.md").read_text(encoding="utf-8")
+    assert "17 nodes with weights in int8, 3 in fp32" in card
+    assert "| depthwise | `Conv` | `conv2d_4, conv2d_9` |" in card
+    assert "| last layer | `Gemm` | `linear` |" in card
+
+
+def test_card_gives_counts_alone_when_no_nodes_were_recorded(tmp_path: Path) -> None:
+    folders = build(tmp_path / "data", candidates=CANDIDATES[:2])
+    path = folders.select["evaluation"] / "accuracy.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for entry in content.values():
+        del entry["nodes"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    select(SelectParams(), out=tmp_path, **folders.select)
+    card = (tmp_path / "model_card.md").read_text(encoding="utf-8")
+    assert "17 nodes with weights in int8, 3 in fp32" in card
+    assert "In fp32 because" not in card
 
 
 def test_card_keeps_its_tables_when_class_names_are_hostile(tmp_path: Path) -> None:

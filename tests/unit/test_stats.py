@@ -1,9 +1,15 @@
-"""Intervals and calibration, against known values and against the textbook's own procedure."""
+"""Intervals, McNemar's test and calibration, against known values and the textbooks' own procedures."""
+
+from fractions import Fraction
+from math import comb
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from tasks.core.stats import calibration_error, drop_interval, softmax
+from tasks.core.stats import calibration_error, drop_interval, mcnemar, softmax
 
 
 def test_drop_interval_is_zero_when_both_are_right_about_the_same_images() -> None:
@@ -32,6 +38,39 @@ def test_drop_interval_is_positive_when_the_candidate_is_clearly_worse() -> None
 def test_drop_interval_is_the_same_when_the_seed_is() -> None:
     reference, candidate = np.arange(100) < 90, np.arange(100) < 85
     assert drop_interval(reference, candidate, 1000, 7) == drop_interval(reference, candidate, 1000, 7)
+
+
+def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether reference and candidate are right, for so many images of each kind."""
+    counts = (both, lost, gained, neither)
+    return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
+
+
+@pytest.mark.parametrize(
+    ("table", "wanted"),
+    [
+        ((1, 1, 7, 12), 0.0703),  # Bentur et al. 2009, in Fagerland, Lydersen & Laake 2013
+        ((59, 6, 16, 80), 0.0525),  # Cavo et al. 2012, in the same
+        ((794, 150, 86, 570), 3.7e-5),  # Agresti 2002, approval of the prime minister
+    ],
+)
+def test_mcnemar_gives_the_published_p_when_given_the_table(
+    table: tuple[int, int, int, int], wanted: float
+) -> None:
+    assert mcnemar(*pairs(*table)) == pytest.approx(wanted, rel=5e-3)
+
+
+@given(st.integers(0, 80), st.integers(0, 80))
+def test_mcnemar_equals_the_brute_force_sum_when_counts_are_any(lost: int, gained: int) -> None:
+    n = lost + gained
+    tail = Fraction(sum(comb(n, k) for k in range(min(lost, gained) + 1)), 2**n)
+    wanted = float(min(Fraction(1), 2 * tail))
+    assert mcnemar(*pairs(3, lost, gained, 2)) == pytest.approx(wanted, rel=1e-9)
+    assert mcnemar(*pairs(3, gained, lost, 2)) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_mcnemar_is_one_when_there_are_no_discordant_pairs() -> None:
+    assert mcnemar(*pairs(90, 0, 0, 10)) == 1.0
 
 
 def test_calibration_error_is_zero_when_confidence_is_accuracy() -> None:
