@@ -35,6 +35,8 @@ FINGERPRINT = {
     "threads": 2,
     "onnxruntime": "1.32.0",
     "platform": "Linux x86_64",
+    "vnni": True,
+    "u8s8_saturates": False,
 }
 PARAMS: dict[str, Any] = {
     "ingest": {"source": "data/raw/example"},

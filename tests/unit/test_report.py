@@ -102,6 +102,12 @@ def test_verdicts_are_words_when_candidates_are_listed(tmp_path: Path) -> None:
     assert page.count('<tr class="selected">') == 3  # candidates, sizes, latencies
 
 
+def test_processor_is_described_when_latencies_are_shown(tmp_path: Path) -> None:
+    page = make(tmp_path / "data")
+    assert "Example CPU @ 2.60GHz; avx2, avx512f, avx512_vnni;" in page
+    assert "integer dot products (VNNI): yes; 8-bit sums overflow: no</dd>" in page
+
+
 @pytest.mark.parametrize(
     ("candidates", "wanted"),
     [
