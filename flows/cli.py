@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -72,9 +73,20 @@ def _parser() -> argparse.ArgumentParser:
     predict = add("predict", _predict, "labels and probabilities of images, from a selected model")
     predict.add_argument("model", type=Path, help="model.onnx, with labels.json beside it")
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    check = add("check", _check, "whether a model does on this machine what was promised of it")
+    check.add_argument(
+        "model", metavar="MODEL",
+        help="model.onnx, with what stage select wrote beside it, or models:/NAME@champion in MLflow's registry",
+    )  # fmt: skip
+    check.description = (
+        "Whether a model does on this machine what was promised of it. Accuracy holds if at least 99 % of its "
+        "predictions on the bundled sample are the promised ones; speed holds if the speed-up over the dense "
+        "model, one image on one thread, is at least 80 % of the promised one. Exits with 0 if both hold, "
+        "with 1 otherwise."
+    )
     params = add("params", _params, "every key of params.yaml: its type, default and value")
     status = add("status", _status, "what would run, and what the last run selected")
-    for sub in (predict, params, status):
+    for sub in (predict, check, params, status):
         sub.add_argument("--json", action="store_true", help="print JSON")
     add("deploy", _deploy, "register the deployments of prefect.yaml, schedules included")
     ui = add("ui", _ui, "serve Prefect's and MLflow's pages on this machine")
@@ -170,6 +182,33 @@ def _predict(args: argparse.Namespace) -> None:
     rows = [[str(p.image), *(f"{label}  {value:.1%}" for label, value in p.labels)] for p in found]
     ranks = ["label", *(["then"] * (TOP - 1))][: max(len(p.labels) for p in found)]
     terminal.table(["image", *ranks], rows, right=9)
+
+
+def _check(args: argparse.Namespace) -> None:
+    from flows import terminal
+    from flows.check import as_json, check, rows
+
+    with _model(args.model) as model:
+        checked = check(model)
+    if args.json:
+        terminal.print_json(as_json(checked))
+    else:
+        terminal.table(["", "promised", "here", "holds"], rows(checked))
+        print()
+    if not checked.holds:
+        raise StageFailed(checked.verdict)
+    if not args.json:
+        print(checked.verdict)
+
+
+def _model(name: str) -> AbstractContextManager[Path]:
+    """The file that `name` is, or a copy of the model that it is in MLflow's registry."""
+    if not name.startswith("models:"):
+        return nullcontext(Path(name))
+    _enter()
+    from flows import registry
+
+    return registry.fetched(name)
 
 
 def _params(args: argparse.Namespace) -> None:

@@ -1,8 +1,15 @@
-"""The selected model in MLflow's registry: registered once, champion when it passed the gate."""
+"""The selected model in MLflow's registry: registered once, champion when it passed the gate.
+
+The gate is `passed` in metrics.json, and then the promise: what stage select measured must hold on this
+machine too.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +20,15 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from tasks.core.errors import StageFailed
+from flows.check import check
+from tasks.core.errors import BadInput, StageFailed
 from tasks.core.files import read_json
+from tasks.core.promise import COMPANIONS, MODEL
 from tasks.core.tracking import reason
 
 ALIAS = "champion"
 _ROWS = 16  # test images that the loaded model is checked on
+_FASTER = 1.0  # than the reference: enough for a champion, whatever speed-up was promised
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,8 @@ class Registered:
 
 def register(select: Path, ingest: Path, name: str, run_id: str) -> Registered:
     """Register `select`/model.onnx as `name`, unless the same bytes are there, and make it champion if
-    `passed` in metrics.json says so. A new champion is loaded back by its alias and must predict what the
-    file predicts.
+    `passed` in metrics.json says so and what was promised of it holds here. A new champion is loaded back by
+    its alias and must predict what the file predicts.
 
     Args:
         select: the folder of stage select.
@@ -50,6 +60,7 @@ def register(select: Path, ingest: Path, name: str, run_id: str) -> Registered:
         run_id: the MLflow run that a new version belongs to.
 
     Raises:
+        BadInput: a file that stage select writes is missing or was changed.
         StageFailed: MLflow refused, or the champion predicts something else; the alias is then where it
             was before.
     """
@@ -60,24 +71,49 @@ def register(select: Path, ingest: Path, name: str, run_id: str) -> Registered:
         champion = _champion(client, name)
         found = client.search_model_versions(f"name = '{name}' and tags.sha256 = '{digest}'", max_results=1)
         version = str(found[0].version) if found else None
+        if metrics["passed"] and version is not None and version == champion:
+            return Registered(version, True, False, f"{metrics['selected']} is already {ALIAS} of {name}.")
+        refusal = _refusal(select, metrics)
         if version is None:
-            version = _log(client, content, ingest, name, run_id)
+            version = _log(client, content, select, ingest, name, run_id)
             tags = {"sha256": digest, "candidate": metrics["selected"], "accuracy": str(metrics["accuracy"])}
             for key, value in tags.items():
                 client.set_model_version_tag(name, version, key, value)
         new = "registered as" if not found else "is already"
-        if not metrics["passed"]:
-            sentence = (
-                f"{metrics['selected']} {new} version {version} of {name}, not {ALIAS}: {metrics['reason']}"
-            )
+        if refusal:
+            sentence = f"{metrics['selected']} {new} version {version} of {name}, not {ALIAS}: {refusal}"
             return Registered(version, champion == version, not found, sentence)
-        if champion == version:
-            return Registered(version, True, False, f"{metrics['selected']} is already {ALIAS} of {name}.")
         _promote(client, name, version, champion, content, ingest)
     except MlflowException as error:
         raise StageFailed(f"MLflow's registry: {reason(error)}") from None
     sentence = f"{metrics['selected']} {new} version {version} of {name}, now {ALIAS}."
     return Registered(version, True, True, sentence)
+
+
+@contextmanager
+def fetched(uri: str) -> Iterator[Path]:
+    """The model that `uri` (models:/NAME@ALIAS or models:/NAME/VERSION) is in the registry: a copy of its
+    file, with its companions beside it, until the block ends.
+
+    Raises:
+        BadInput: it cannot be had. One that the block raises names `uri` in place of the copy.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+            yield Path(folder) / MODEL
+        except MlflowException as error:
+            raise BadInput(f"{uri}: {reason(error)}") from None
+        except BadInput as error:
+            raise BadInput(str(error).replace(folder, uri)) from None
+
+
+def _refusal(select: Path, metrics: dict[str, Any]) -> str:
+    """Why the selected model cannot be champion; empty if it can."""
+    if not metrics["passed"]:
+        return str(metrics["reason"])
+    checked = check(select / MODEL, enough=_FASTER)
+    return "" if checked.holds else checked.verdict
 
 
 def _champion(client: MlflowClient, name: str) -> str | None:
@@ -89,7 +125,7 @@ def _champion(client: MlflowClient, name: str) -> str | None:
         return None  # no such model, or no such alias
 
 
-def _log(client: MlflowClient, content: bytes, ingest: Path, name: str, run_id: str) -> str:
+def _log(client: MlflowClient, content: bytes, select: Path, ingest: Path, name: str, run_id: str) -> str:
     import mlflow.onnx
     import onnx
     import onnxruntime
@@ -112,6 +148,8 @@ def _log(client: MlflowClient, content: bytes, ingest: Path, name: str, run_id: 
             save_as_external_data=False,
             onnx_execution_providers=["CPUExecutionProvider"],  # MLflow's default looks for CUDA, and warns
         )
+    for companion in COMPANIONS:
+        client.log_model_artifact(info.model_id, str(select / companion))
     client.update_run(run_id, "RUNNING")  # the block above has closed it
     return str(info.registered_model_version)
 

@@ -28,6 +28,7 @@ _DEFAULTS = {
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what it raises is told in a line of ours
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "_MLFLOW_TELEMETRY_PRE_WARM_DATABRICKS_SDK": "false",  # half a second of imports nobody needs
     # On a busy machine the server takes longer than Prefect's 20 s.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from tasks.core import promise
 from tasks.core.candidates import (
     DENSE,
     TIMED,
@@ -20,6 +21,7 @@ from tasks.core.candidates import (
     table_text,
 )
 from tasks.core.cli import main
+from tasks.core.data import open_dataset
 from tasks.core.errors import StageFailed
 from tasks.core.files import write_json, write_text
 from tasks.core.page import NBSP, milliseconds, points, render, settings_of, size
@@ -42,11 +44,12 @@ def select(
         params: the bar and the objective.
         evaluation: data/evaluate, the figures of every candidate.
         candidates: data/quantize, a folder with model.onnx a candidate.
-        data: data/ingest, for the model card.
+        data: data/ingest, for the model card and the sample.
         train: data/train, for the model card.
         tune: data/tune, whose best.yaml replaces values of `train`.
         settings: params.yaml, for the model card.
-        out: model.onnx, labels.json, model_card.md, metrics.json and candidates.csv.
+        out: model.onnx, labels.json, model_card.md, metrics.json and candidates.csv; what another machine
+            checks the model with, see tasks.core.promise.
 
     Raises:
         BadInput: a file of another stage is missing.
@@ -55,19 +58,26 @@ def select(
     rows = read_candidates(evaluation)
     dense = rows[DENSE]
     selected, passed, reason = choose(rows.values(), params)
-    model = candidates / selected.name / "model.onnx"
-    if not model.is_file():
-        raise StageFailed(f"{model}: no such file, though {selected.name} was evaluated: run quantize again")
-    shutil.copyfile(model, out / "model.onnx")
+    model = _copy(candidates, selected.name, out / promise.MODEL)
+    _copy(candidates, DENSE, out / promise.REFERENCE)
     dataset = read_result(data / "dataset.json")
     metrics = _metrics(selected, dense, passed, reason, params)
     write_json(out / "labels.json", dataset["classes"])
     write_json(out / "metrics.json", metrics)
     table = [_row(c, dense, params, c == selected) for c in rows.values()]
     write_text(out / "candidates.csv", table_text(table))
+    latency = read_result(evaluation / "latency.json")
+    promise.write(
+        out,
+        open_dataset(data).test,
+        p50_ms=selected.p50_ms_b1_t1,
+        reference_p50_ms=dense.p50_ms_b1_t1,
+        speedup_b1=selected.speedup_b1,
+        max_drop_points=params.max_drop_points,
+        fingerprint=latency["fingerprint"],
+    )
     used, tuned = settings_of(settings, tune)
     accuracy = read_result(evaluation / "accuracy.json")
-    latency = read_result(evaluation / "latency.json")
     card = render(
         "model_card.md.j2",
         metrics=metrics,
@@ -124,6 +134,15 @@ def choose(candidates: Iterable[Candidate], params: SelectParams) -> tuple[Candi
         f"compressed ones {'does' if len(passing) == 1 else 'do'})."
     )
     return best, True, reason.replace(NBSP, " ")
+
+
+def _copy(candidates: Path, name: str, target: Path) -> Path:
+    """Copy the model of candidate `name` to `target`; where it was. Raises StageFailed."""
+    model = candidates / name / "model.onnx"
+    if not model.is_file():
+        raise StageFailed(f"{model}: no such file, though {name} was evaluated: run quantize again")
+    shutil.copyfile(model, target)
+    return model
 
 
 def _metrics(

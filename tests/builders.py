@@ -1,6 +1,6 @@
 """Folders under data/ as the stages write them, made up in milliseconds: for tests of what reads them.
 
-The numbers are plausible and follow from a seed; the models are no models, only bytes. `rows_model` is one.
+The numbers are plausible and follow from a seed; the models are real, but tiny and untrained.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from onnx import TensorProto, checker, helper
+from onnx import TensorProto, checker, helper, numpy_helper
 from PIL import Image, ImageDraw
+
+from tasks.core import promise
+from tasks.core.data import Split
 
 CLASSES = [
     "T-shirt/top",
@@ -33,6 +36,8 @@ CLASSES = [
 FINGERPRINT = {
     "cpu_model": "Example CPU @ 2.60GHz",
     "isa": ["avx2", "avx512f", "avx512_vnni"],
+    "vnni": True,
+    "u8s8_saturates": False,
     "threads": 2,
     "onnxruntime": "1.32.0",
     "platform": "Linux x86_64",
@@ -150,33 +155,62 @@ def build(
     for ratio in PARAMS["prune"]["ratios"]:
         _prune(root / "prune" / str(ratio), ratio)
     for made in candidates:
-        _quantize(root / "quantize" / made.name, made)
+        _quantize(root / "quantize" / made.name, made, side, channels, len(names))
     _evaluate(root / "evaluate", names, candidates, mistaken, per_class)
     return Folders(root, names)
 
 
-def rows_model(bias: float = 0.0) -> bytes:
-    """An ONNX model of 4x4 grey images, [N, 4, 4, 1] uint8, whose logits are the means of the rows; the
-    first class gets `bias` on top."""
+def linear_model(
+    weights_HK: np.ndarray, bias_K: np.ndarray, width: int, channels: int, work: int = 1
+) -> bytes:
+    """An ONNX model of images [N, H, width, channels] uint8: the means of the rows, times `weights_HK`,
+    plus `bias_K`. Each row is repeated `work` times first, which changes nothing but the time it takes."""
+    high, classes = weights_HK.shape
     nodes = [
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels", "axes"], ["means"], keepdims=0),
-        helper.make_node("Add", ["means", "bias"], ["logits"]),
+        helper.make_node("Tile", ["pixels", "repeats"], ["repeated"]),
+        helper.make_node("ReduceMean", ["repeated", "axes"], ["means"], keepdims=0),
+        helper.make_node("MatMul", ["means", "weights"], ["products"]),
+        helper.make_node("Add", ["products", "bias"], ["logits"]),
     ]
     graph = helper.make_graph(
         nodes,
-        "rows",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", 4, 4, 1])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 4])],
+        "linear",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", high, width, channels])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])],
         [
-            helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3]),
-            helper.make_tensor("bias", TensorProto.FLOAT, [4], [bias, 0.0, 0.0, 0.0]),
+            numpy_helper.from_array(np.array([1, 1, work, 1]), "repeats"),
+            numpy_helper.from_array(np.array([2, 3]), "axes"),
+            numpy_helper.from_array(weights_HK.astype(np.float32), "weights"),
+            numpy_helper.from_array(bias_K.astype(np.float32), "bias"),
         ],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     checker.check_model(proto)
     content: bytes = proto.SerializeToString()
     return content
+
+
+def rows_model(bias: float = 0.0, work: int = 1) -> bytes:
+    """A `linear_model` of 4x4 grey images whose logits are the means of the rows; the first class gets
+    `bias` on top."""
+    return linear_model(np.eye(4), np.array([bias, 0, 0, 0]), 4, 1, work)
+
+
+SLOW_ROWS = rows_model(work=50_000)  # a tenth of a millisecond at least
+
+
+def ship(folder: Path, model: bytes, reference: bytes = SLOW_ROWS, speedup: float = 2.0) -> Path:
+    """What stage select ships of rows models, in `folder`: `model`, checked on 240 random images of which
+    the brightest row is the label, and the promise that it is `speedup` times as fast as `reference`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / promise.MODEL
+    path.write_bytes(model)
+    path.with_name(promise.REFERENCE).write_bytes(reference)
+    images_NHWC = np.random.default_rng(0).integers(0, 256, (240, 4, 4, 1), dtype=np.uint8)
+    test = Split(images_NHWC, images_NHWC.mean((2, 3)).argmax(1))
+    promise.write(folder, test, 0.1, 0.1 * speedup, speedup, max_drop_points=1.0, fingerprint=FINGERPRINT)
+    return path
 
 
 def _ingest(folder: Path, classes: list[str], channels: int, side: int, hostile: str, per_class: int) -> None:
@@ -328,9 +362,10 @@ def _prune(folder: Path, ratio: float) -> None:
     _json(folder / "metrics.json", metrics)
 
 
-def _quantize(folder: Path, made: Made) -> None:
+def _quantize(folder: Path, made: Made, side: int, channels: int, classes: int) -> None:
     folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(b"not a model: " + made.name.encode())
+    weights_HK = np.random.default_rng(list(made.name.encode())).normal(size=(side, classes))
+    (folder / "model.onnx").write_bytes(linear_model(weights_HK, np.zeros(classes), side, channels))
     scheme = made.name.rsplit("-", 1)[1]
     metrics = {"scheme": scheme, "parameters": made.parameters, "macs": 12_000_000, "nodes": made.nodes}
     metrics |= {**made.node_counts, "export_max_difference": 1e-5, "opset": 18}

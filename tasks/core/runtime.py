@@ -29,6 +29,7 @@ from tasks.core.errors import BadInput
 REFUSALS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException)
 EVAL_BATCH = 500
 ISA_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+VNNI = {"avx512_vnni", "avx_vnni", "asimddp"}  # integer dot products, ARM's among them
 
 
 def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
@@ -80,7 +81,12 @@ def _print_peak_memory(model: Path, batch: int) -> None:
 
 
 def fingerprint() -> dict[str, Any]:
-    """The machine that latencies were measured on, without its name."""
+    """The machine that latencies were measured on, without its name.
+
+    `vnni` is whether it has integer dot products, `u8s8_saturates` whether 8-bit sums overflow on it.
+    """
+    from tasks.core.saturation import u8s8_saturates  # brings onnx, whose memory is no model's
+
     flags: set[str] = set()
     model = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -94,6 +100,8 @@ def fingerprint() -> dict[str, Any]:
     return {
         "cpu_model": model,
         "isa": [flag for flag in ISA_FLAGS if flag in flags],
+        "vnni": not VNNI.isdisjoint(flags),
+        "u8s8_saturates": u8s8_saturates(),
         "threads": len(os.sched_getaffinity(0)),
         "onnxruntime": onnxruntime.__version__,
         "platform": f"{platform.system()} {platform.machine()}",

@@ -14,8 +14,11 @@ from mlflow.exceptions import MlflowException
 
 from flows import registry
 from flows.registry import ALIAS, Registered, register
-from tasks.core.errors import StageFailed
-from tests.builders import rows_model
+from tasks.core.errors import BadInput, StageFailed
+from tasks.core.promise import COMPANIONS, MODEL
+from tests.builders import SLOW_ROWS, rows_model, ship
+from tests.integration.toy import modelpress
+from tests.unit.test_check import replaced
 
 pytestmark = pytest.mark.slow
 
@@ -34,12 +37,22 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 def select(client: MlflowClient, bias: float = 0.0, **metrics: object) -> Registered:
     """Register the rows model as if `select` had just chosen it."""
-    for folder in ("select", "ingest"):
-        Path(folder).mkdir(exist_ok=True)
-    Path("select/model.onnx").write_bytes(rows_model(bias))
+    chosen(rows_model(bias), **metrics)
+    return registered(client)
+
+
+def chosen(model: bytes, **metrics: object) -> Path:
+    """The folders of `ingest` and `select` when it has chosen `model`; the file that this is in."""
+    path = ship(Path("select"), model)
     Path("select/metrics.json").write_text(json.dumps({**METRICS, **metrics}))
+    Path("ingest").mkdir(exist_ok=True)
     images = np.random.default_rng(0).integers(0, 256, (32, 4, 4, 1), dtype=np.uint8)
     np.save("ingest/test_images.npy", images)
+    return path
+
+
+def registered(client: MlflowClient) -> Registered:
+    """Register what `chosen` has written."""
     run_id = client.create_run("0").info.run_id
     result = register(Path("select"), Path("ingest"), NAME, run_id)
     assert client.get_run(run_id).info.status == "RUNNING", "the pipeline's run goes on"
@@ -99,3 +112,89 @@ def test_alias_is_put_back_when_the_champion_predicts_something_else(
     with pytest.raises(StageFailed, match="does not predict what"):
         select(client, bias=1.0)
     assert champion(client) == "1"
+
+
+def test_champion_stays_when_the_new_model_predicts_something_else_here(client: MlflowClient) -> None:
+    select(client)
+    replaced(chosen(rows_model(bias=1.0)), rows_model(bias=40.0))
+    result = registered(client)
+    assert (result.version, result.champion, result.changed) == ("2", False, True)
+    assert "version 2 of rows, not champion: What was promised does not hold here" in result.sentence
+    assert champion(client) == "1"
+    assert registered(client).sentence.startswith("dense-int8 is already version 2 of rows, not champion")
+
+
+def test_champion_stays_when_the_new_model_is_slower_than_the_reference(client: MlflowClient) -> None:
+    select(client)
+    chosen(rows_model(work=150_000))
+    result = registered(client)
+    assert (result.version, result.champion) == ("2", False)
+    assert "times as fast as the reference, not 1.00 times" in result.sentence
+    assert champion(client) == "1"
+
+
+def test_reference_is_champion_when_it_was_selected_itself(client: MlflowClient) -> None:
+    ship(chosen(SLOW_ROWS).parent, SLOW_ROWS, speedup=1.0)
+    assert registered(client).champion
+
+
+def test_nothing_is_registered_when_a_companion_is_missing(client: MlflowClient) -> None:
+    chosen(rows_model()).with_name("sample.npz").unlink()
+    with pytest.raises(BadInput, match=r"sample\.npz: no such file"):
+        registered(client)
+    assert not client.search_registered_models()
+
+
+def test_registry_gives_the_files_that_were_selected_when_asked_for_the_champion(
+    client: MlflowClient,
+) -> None:
+    select(client)
+    with registry.fetched(f"models:/{NAME}@{ALIAS}") as model:
+        for name in (MODEL, *COMPANIONS):
+            assert model.with_name(name).read_bytes() == Path("select", name).read_bytes()
+    assert not model.exists()
+
+
+def test_champion_is_checked_when_the_registry_is_all_there_is(client: MlflowClient, tmp_path: Path) -> None:
+    Path("dvc.yaml").touch()  # a checkout
+    select(client)
+    for path in Path("select").iterdir():
+        path.unlink()
+    done = modelpress(tmp_path, "check", f"models:/{NAME}@{ALIAS}", check=True)
+    assert done.stdout.splitlines()[-1].startswith("What was promised holds here")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        (f"models:/{NAME}@nobody", "alias nobody not found"),
+        (f"models:/{NAME}/7", "version=7"),
+        (f"models:/other@{ALIAS}", "name=other"),
+        ("models:/", "models:/"),
+    ],
+)
+def test_check_exits_2_in_one_line_when_the_registry_has_no_such_model(
+    uri: str, said: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    Path("dvc.yaml").touch()
+    select(client)
+    done = modelpress(tmp_path, "check", uri)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert said in done.stderr
+
+
+def test_check_names_the_model_when_it_was_registered_without_a_promise(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    import mlflow.onnx
+    import onnx
+
+    Path("dvc.yaml").touch()
+    with mlflow.start_run():
+        mlflow.onnx.log_model(
+            onnx.load_from_string(rows_model()), name="model", registered_model_name=NAME, pip_requirements=[]
+        )
+    done = modelpress(tmp_path, "check", f"models:/{NAME}/1")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"models:/{NAME}/1/promise.json: no such file" in done.stderr

@@ -8,16 +8,19 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.core import promise
 from tasks.core.candidates import DENSE, Candidate, pareto_front, read_candidates
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.page import code_span
 from tasks.core.params import SelectParams
+from tasks.core.runtime import predict, session
 from tasks.select import choose, select
-from tests.builders import CANDIDATES, Made, build
+from tests.builders import CANDIDATES, FINGERPRINT, Made, build
 
 
 def candidate(
@@ -262,6 +265,8 @@ def test_card_has_the_figures_when_a_candidate_passes(tmp_path: Path) -> None:
         "| 1 image, 1 thread | 0.0571 (0.0568 to 0.0576) |",
         "92.3 kB (3.59\u00d7 smaller)",
         "Example CPU @ 2.60GHz",
+        "integer dot products (VNNI): yes; 8-bit sums overflow: no",
+        "modelpress check model.onnx",
         "5f" * 32,
         "modelpress predict model.onnx",
         "onnxruntime.InferenceSession",
@@ -308,6 +313,35 @@ def test_dense_is_delivered_when_none_passes(tmp_path: Path) -> None:
     assert (metrics["speedup_b1"], metrics["size_ratio"], metrics["drop_points"]) == (1.0, 1.0, 0.0)
     assert "prune-0.5-fp32, loses 1.40, and 1.80" in metrics["reason"]
     assert "prune-0.5-fp32, loses 1.40" in (out / "model_card.md").read_text(encoding="utf-8")
+
+
+def test_promise_is_what_was_measured_when_a_candidate_passes(tmp_path: Path) -> None:
+    out = selected(tmp_path)
+    reference = tmp_path / "data" / "quantize" / DENSE / "model.onnx"
+    assert (out / "reference.onnx").read_bytes() == reference.read_bytes()
+    promised, sample = promise.read(out / "model.onnx")
+    assert (promised.p50_ms, promised.reference_p50_ms) == (0.0571, 0.182)
+    assert promised.speedup_b1 == pytest.approx(0.182 / 0.0571)
+    assert (promised.max_drop_points, promised.fingerprint) == (1.0, FINGERPRINT)
+    predicted_N = predict(session(out / "model.onnx", 1), sample.images_NHWC).argmax(1)
+    assert (sample.predicted_N == predicted_N).all()
+    assert promised.accuracy == (predicted_N == sample.labels_N).mean()
+    test = tmp_path / "data" / "ingest"
+    assert (sample.images_NHWC == np.load(test / "test_images.npy")).all(), "all, as they are few"
+    assert (sample.labels_N == np.load(test / "test_labels.npy")).all()
+
+
+def test_reference_is_the_model_when_dense_is_delivered(tmp_path: Path) -> None:
+    out = selected(tmp_path, candidates=(Made(DENSE), Made("prune-0.5-fp32", 1.4, 0.4, 0.05)))
+    assert (out / "reference.onnx").read_bytes() == (out / "model.onnx").read_bytes()
+    assert promise.read(out / "model.onnx")[0].speedup_b1 == 1.0
+
+
+def test_missing_reference_is_refused_when_another_model_was_chosen(tmp_path: Path) -> None:
+    folders = build(tmp_path / "data")
+    (folders.select["candidates"] / DENSE / "model.onnx").unlink()
+    with pytest.raises(StageFailed, match=f"{DENSE}.*no such file"):
+        select(SelectParams(), out=tmp_path, **folders.select)
 
 
 def test_outputs_are_the_same_bytes_when_run_twice(tmp_path: Path) -> None:
