@@ -71,6 +71,17 @@ def open_dataset(folder: Path) -> Dataset:
         raise BadInput(f"{error.filename}: no such file; run the stage ingest first") from None
 
 
+def balanced(labels_N: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.intp]:
+    """Indices of `count` labels, or of all if they are fewer, in ascending order: as many of each class
+    as there are, up to an equal share; which ones is for `seed` to say."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels_N))
+    turn = np.empty(len(labels_N), np.intp)  # an image's place among those of its class
+    for label in np.unique(labels_N):
+        of_label = shuffled[labels_N[shuffled] == label]
+        turn[of_label] = np.arange(len(of_label))
+    return np.sort(np.argsort(turn, kind="stable")[:count])
+
+
 def _open_split(folder: Path, name: str, shape: tuple[int, int, int]) -> Split:
     images_NHWC = _open_array(folder / f"{name}_images.npy", np.uint8)
     labels_N = _open_array(folder / f"{name}_labels.npy", np.int64)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.data import Split
+from tasks.core.data import Split, balanced
 from tasks.core.errors import BadInput
 from tasks.core.files import read_json, write_json
 from tasks.core.runtime import predict, session
@@ -69,7 +69,7 @@ def write(
     fingerprint: dict[str, Any],
 ) -> None:
     """Write sample.npz and promise.json into `folder`, where model.onnx and reference.onnx are."""
-    rows = balanced(test.labels_N, SAMPLE)
+    rows = balanced(test.labels_N, SAMPLE, 0)
     images_NHWC, labels_N = np.array(test.images_NHWC[rows]), np.array(test.labels_N[rows])
     predicted_N = predict(session(folder / MODEL, 1), images_NHWC).argmax(1)
     np.savez_compressed(folder / IMAGES, images_NHWC=images_NHWC, labels_N=labels_N, predicted_N=predicted_N)
@@ -108,17 +108,6 @@ def read(model: Path) -> tuple[Promise, Sample]:
         raise BadInput(f"{path}: not the promise that stage select writes") from None
     with np.load(model.with_name(IMAGES)) as arrays:
         return promise, Sample(**arrays)
-
-
-def balanced(labels_N: NDArray[np.int64], count: int) -> NDArray[np.intp]:
-    """Indices of `count` labels, or of all if they are fewer, in ascending order: as many of each class
-    as there are, up to an equal share, and the same ones each time."""
-    shuffled = np.random.default_rng(0).permutation(len(labels_N))
-    turn = np.empty(len(labels_N), np.intp)  # an image's place among those of its class
-    for label in np.unique(labels_N):
-        of_label = shuffled[labels_N[shuffled] == label]
-        turn[of_label] = np.arange(len(of_label))
-    return np.sort(np.argsort(turn, kind="stable")[:count])
 
 
 def _digest(path: Path) -> str:

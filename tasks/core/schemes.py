@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
-from tasks.core.data import Dataset, Split
+from tasks.core.data import Dataset, balanced
 from tasks.core.dist import world
 from tasks.core.engine import Recipe, Teacher, fit
 from tasks.core.export import take_raw_images, to_bytes
@@ -56,8 +56,10 @@ class Source:
 
     @cached_property
     def images_NHWC(self) -> NDArray[np.uint8]:
-        """The calibration images."""
-        return calibration_images(self.dataset.train, self.params.calibration_images, self.params.seed)
+        """The calibration images, of all classes alike: what calibration never sees, int8 clips."""
+        train = self.dataset.train
+        rows = balanced(train.labels_N, self.params.calibration_images, self.params.seed)
+        return np.ascontiguousarray(train.images_NHWC[rows])
 
     @cached_property
     def calibrated(self) -> Calibrated:
@@ -162,17 +164,3 @@ SCHEMES: dict[str, Callable[[Source], Made]] = {
     "int8_dynamic": lambda source: Made(quantize_on_the_fly(source.graph)),
     "int8_weights": lambda source: Made(quantize_weights(source.graph)),
 }
-
-
-def calibration_images(train: Split, count: int, seed: int) -> NDArray[np.uint8]:
-    """Random training images, as many of each class as of any other where there are enough, in the order
-    of the array: a class that calibration never sees is one whose values it clips."""
-    labels_N = np.asarray(train.labels_N)
-    shuffled = np.random.default_rng(seed).permutation(len(labels_N))
-    of_class = labels_N[shuffled]
-    turn = np.empty(len(labels_N), np.int64)  # how many of its class stand before an image
-    for label in np.unique(of_class):
-        rows = np.flatnonzero(of_class == label)
-        turn[rows] = np.arange(len(rows))
-    chosen = shuffled[np.argsort(turn, kind="stable")[:count]]
-    return np.ascontiguousarray(train.images_NHWC[np.sort(chosen)])

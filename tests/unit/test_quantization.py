@@ -27,7 +27,7 @@ from tasks.core.quantization import (
     quantize_static,
 )
 from tasks.core.runtime import predict, session
-from tasks.core.schemes import SCHEMES, Made, Source, calibration_images
+from tasks.core.schemes import SCHEMES, Made, Source
 from tasks.core.transforms import BatchAugment
 from tasks.core.weights import WEIGHTED, packed_size, sparsity
 
@@ -251,11 +251,12 @@ def test_depthwise_nets_keep_their_accuracy_when_quantized(arch: str) -> None:
     assert source.accuracy(source.file(made.graph)) > wanted - 0.02
 
 
-def test_calibration_images_are_of_every_class_when_one_is_rare() -> None:
+def test_calibration_images_are_of_every_class_when_one_is_rare(source: Source) -> None:
     labels_N = np.array([0] * 990 + [1] * 10)
     images_NHWC = np.broadcast_to(labels_N.astype(np.uint8)[:, None, None, None], (1000, 2, 2, 1))
-    chosen = calibration_images(Split(images_NHWC, labels_N), 40, 0)
-    assert len(chosen) == 40
+    dataset = dataclasses.replace(source.dataset, train=Split(images_NHWC, labels_N))
+    chosen = dataclasses.replace(source, dataset=dataset).images_NHWC
+    assert len(chosen) == 64
     assert (chosen[:, 0, 0, 0] == 1).sum() == 10
 
 
