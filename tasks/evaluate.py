@@ -31,11 +31,14 @@ MISTAKES = 200  # the most confident ones of each candidate that are kept for th
 BATCHES = (1, 64)
 
 
-def evaluate(params: EvaluateParams, candidates: Path, data: Path, settings: Path, out: Path) -> None:
+def evaluate(
+    params: EvaluateParams, candidates: Path, press: Path, data: Path, settings: Path, out: Path
+) -> None:
     """Write accuracy.json, metrics.json, mistakes.csv and latency.json.
 
     Args:
-        candidates: folder with a folder a candidate, each with model.onnx and metrics.json.
+        candidates: data/quantize, a folder with a folder a candidate, each with model.onnx and metrics.json.
+        press: data/press, with the candidates of the search.
         data: the ingested data set; only its test split is read.
         settings: params.yaml, which says what the candidates are.
 
@@ -44,7 +47,7 @@ def evaluate(params: EvaluateParams, candidates: Path, data: Path, settings: Pat
     """
     dataset = open_dataset(data)
     test = dataset.test
-    folders = candidate_folders(candidates, settings)
+    folders = candidate_folders(candidates, press, settings)
     models = {name: folder / "model.onnx" for name, folder in folders.items()}
     timings = [(batch, threads) for threads in _thread_counts() for batch in BATCHES]
     with Progress("evaluate", 2 * len(models) + len(timings)) as progress:

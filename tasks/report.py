@@ -22,6 +22,7 @@ def report(
     tune: Path,
     train: Path,
     prune: Path,
+    press: Path,
     evaluation: Path,
     selection: Path,
     settings: Path,
@@ -36,6 +37,7 @@ def report(
         tune: data/tune; nothing in it when tuning was off.
         train: data/train.
         prune: data/prune, a folder a ratio.
+        press: data/press; nothing in it when the search was off.
         evaluation: data/evaluate.
         selection: data/select.
         settings: params.yaml, shown as the stages used it.
@@ -61,6 +63,7 @@ def report(
         nodes=sections.nodes(rows, detail),
         learning=sections.learning(train, prune, used["prune"]["ratios"]),
         tuning=sections.tuning(tune),
+        press=sections.press(press),
         errors=sections.errors(detail, dataset.classes),
         mistakes=sections.mistakes(evaluation, metrics["selected"], dataset, params.mistakes),
         augmentation=sections.augmentation(augment),

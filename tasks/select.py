@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tasks.core.candidates import (
     DENSE,
     TIMED,
     Candidate,
+    candidate_folder,
     float_nodes,
     read_candidates,
     read_result,
@@ -32,6 +33,7 @@ def select(
     params: SelectParams,
     evaluation: Path,
     candidates: Path,
+    press: Path,
     data: Path,
     train: Path,
     tune: Path,
@@ -44,6 +46,7 @@ def select(
         params: the bar and the objective.
         evaluation: data/evaluate, the figures of every candidate.
         candidates: data/quantize, a folder with model.onnx a candidate.
+        press: data/press, with the candidates of the search.
         data: data/ingest, for the model card and the sample.
         train: data/train, for the model card.
         tune: data/tune, whose best.yaml replaces values of `train`.
@@ -58,8 +61,9 @@ def select(
     rows = read_candidates(evaluation)
     dense = rows[DENSE]
     selected, passed, reason = choose(rows.values(), params)
-    model = _copy(candidates, selected.name, out / promise.MODEL)
-    _copy(candidates, DENSE, out / promise.REFERENCE)
+    folder = candidate_folder(selected.name, candidates, press)
+    _copy(folder, out / promise.MODEL)
+    _copy(candidate_folder(DENSE, candidates, press), out / promise.REFERENCE)
     dataset = read_result(data / "dataset.json")
     metrics = _metrics(selected, dense, passed, reason, params)
     write_json(out / "labels.json", dataset["classes"])
@@ -88,14 +92,14 @@ def select(
         float_nodes=float_nodes(accuracy[selected.name].get("nodes", [])),
         timed=latency["candidates"][selected.name],
         fingerprint=latency["fingerprint"],
-        export=read_result(candidates / selected.name / "metrics.json"),
+        export=read_result(folder / "metrics.json"),
         trained=read_result(train / "metrics.json"),
         dataset=dataset,
         tuned=tuned,
         settings_yaml=yaml.safe_dump(used, sort_keys=False, allow_unicode=True),
         timed_settings=TIMED,
         worst=min(dataset["classes"], key=lambda name: accuracy[selected.name]["recall"][name]),
-        sha256=hashlib.sha256(model.read_bytes()).hexdigest(),
+        sha256=hashlib.sha256((out / promise.MODEL).read_bytes()).hexdigest(),
     )
     write_text(out / "model_card.md", card)
     print(reason, flush=True)
@@ -110,11 +114,12 @@ def choose(candidates: Iterable[Candidate], params: SelectParams) -> tuple[Candi
     rows = list(candidates)
     dense = next(c for c in rows if c.name == DENSE)
     compressed = [c for c in rows if c.name != DENSE]
-    passing = [c for c in compressed if c.within(params.max_drop_points)]
+    accurate = [c for c in compressed if c.within(params.max_drop_points)]
+    passing = [c for c in accurate if not _excess(c, params)]
     bar = f"{points(params.max_drop_points)} points"
     if not compressed:
         return dense, False, f"{DENSE} is the only candidate."
-    if not passing:
+    if not accurate:
         near = min(compressed, key=lambda c: (c.drop_high, c.drop_points, c.name))
         reason = (
             f"No compressed candidate is within the bar of {bar}: the closest, {near.name}, loses "
@@ -122,27 +127,47 @@ def choose(candidates: Iterable[Candidate], params: SelectParams) -> tuple[Candi
             f"interval; so {DENSE} stays."
         )
         return dense, False, reason
-    if params.objective == "fastest":
-        best = min([dense, *passing], key=lambda c: (c.p50_ms_b1_t1, c.size_bytes, c.name))
-        figure = milliseconds(best.p50_ms_b1_t1, unit=True)
-    else:
-        best = min([dense, *passing], key=lambda c: (c.size_bytes, c.name))
-        figure = size(best.size_bytes)
+    rank = _RANKS[params.objective]
+    if not passing:
+        near = min(accurate, key=rank)
+        reason = (
+            f"No candidate within the bar of {bar} is fast and small enough: {near.name}, the "
+            f"{params.objective}, {_excess(near, params)}; so {DENSE} stays."
+        )
+        return dense, False, reason.replace(NBSP, " ")
+    best = min([*passing, *([] if _excess(dense, params) else [dense])], key=rank)
+    figure = (
+        milliseconds(best.p50_ms_b1_t1, unit=True) if params.objective == "fastest" else size(best.size_bytes)
+    )
     reason = (
         f"{best.name} is the {params.objective}, at {figure}, of the models that lose at most {bar} of "
-        f"accuracy at the upper end of the 95 % interval ({len(passing)} of the {len(compressed)} "
-        f"compressed ones {'does' if len(passing) == 1 else 'do'})."
+        f"accuracy at the upper end of the 95 % interval ({len(accurate)} of the {len(compressed)} "
+        f"compressed ones {'does' if len(accurate) == 1 else 'do'})."
     )
     return best, True, reason.replace(NBSP, " ")
 
 
-def _copy(candidates: Path, name: str, target: Path) -> Path:
-    """Copy the model of candidate `name` to `target`; where it was. Raises StageFailed."""
-    model = candidates / name / "model.onnx"
+_RANKS: dict[str, Callable[[Candidate], tuple[Any, ...]]] = {
+    "fastest": lambda c: (c.p50_ms_b1_t1, c.size_bytes, c.name),
+    "smallest": lambda c: (c.size_bytes, c.name),
+}
+
+
+def _excess(candidate: Candidate, params: SelectParams) -> str:
+    """How a candidate misses max_latency_ms or max_size_kb, in words; nothing if it does not."""
+    if params.max_latency_ms is not None and candidate.p50_ms_b1_t1 > params.max_latency_ms:
+        return f"takes {milliseconds(candidate.p50_ms_b1_t1, unit=True)}, above {params.max_latency_ms:g} ms"
+    if params.max_size_kb is not None and candidate.size_bytes > params.max_size_kb * 1e3:
+        return f"has {size(candidate.size_bytes)}, above {params.max_size_kb:g} kB"
+    return ""
+
+
+def _copy(folder: Path, target: Path) -> None:
+    """Copy a candidate's model to `target`. Raises StageFailed."""
+    model = folder / "model.onnx"
     if not model.is_file():
-        raise StageFailed(f"{model}: no such file, though {name} was evaluated: run quantize again")
+        raise StageFailed(f"{model}: no such file, though {folder.name} was evaluated: run its stage again")
     shutil.copyfile(model, target)
-    return model
 
 
 def _metrics(

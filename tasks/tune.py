@@ -13,15 +13,13 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import yaml
-from filelock import FileLock
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import Trial, TrialState
 
 from tasks.core.cli import main
 from tasks.core.data import open_dataset
 from tasks.core.errors import StageFailed
 from tasks.core.files import fingerprint, read_json, write_json, write_text
+from tasks.core.journal import cut_off, open_storage
 from tasks.core.params import ChoiceSpace, TrainParams, TuneParams, load_section, parse
 from tasks.core.progress import Progress
 from tasks.core.trials import Task, Worker, workers
@@ -60,30 +58,12 @@ def tune(params: TuneParams, data: Path, policy: Path, settings: Path, journal: 
     shutil.rmtree(journal, ignore_errors=True)
 
 
-class _JournalLock(JournalFileOpenLock):
-    """The kernel frees it when its holder dies; the one it replaces is a file, which a kill leaves behind."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._lock = FileLock(path.with_suffix(".lock"))
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
 def _study(params: TuneParams, path: Path) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    backend = JournalFileBackend(str(path), lock_obj=_JournalLock(path))
     pruner = optuna.pruners.HyperbandPruner(
         min_resource=1, max_resource=params.epochs, reduction_factor=params.reduction_factor
     )
     return optuna.create_study(
-        storage=JournalStorage(backend),
+        storage=open_storage(path),
         study_name=STUDY,
         direction="maximize",
         pruner=pruner,
@@ -100,7 +80,7 @@ class _Running:
 
 def _search(study: optuna.Study, params: TuneParams, base: TrainParams, task: Task) -> None:
     """Run the trials, `params.parallel` side by side and in step."""
-    pending = [t for t in study.trials if t.state == TrialState.RUNNING]  # those that a kill cut off
+    pending = cut_off(study)
     done = len(study.trials) - len(pending)
     processes = min(params.parallel, params.trials)
     with Progress("tune", params.trials) as progress, workers(processes, task) as idle:
@@ -109,7 +89,7 @@ def _search(study: optuna.Study, params: TuneParams, base: TrainParams, task: Ta
         running: list[_Running] = []
         while True:
             while idle and (pending or len(study.trials) < params.trials):
-                trial = Trial(study, pending.pop(0)._trial_id) if pending else _asked(study, params, base)
+                trial = pending.pop(0) if pending else _asked(study, params, base)
                 _suggest(trial, params)
                 worker = idle.pop(0)
                 chosen = {name: trial.params[name] for name in params.space}

@@ -117,7 +117,10 @@ class Folders:
 
     @property
     def select(self) -> dict[str, Path]:
-        names = {"evaluation": "evaluate", "candidates": "quantize", "data": "ingest", "train": "train"}
+        names = {
+            "evaluation": "evaluate", "candidates": "quantize", "press": "press", "data": "ingest",
+            "train": "train",
+        }  # fmt: skip
         return {**self._under(names), "tune": self.root / "tune", "settings": self.root / "params.yaml"}
 
     @property

@@ -16,6 +16,7 @@ from tasks.core.files import read_json
 from tasks.core.params import load_pipeline
 
 DENSE = "dense-fp32"  # the reference: neither pruned nor quantized
+PRESSED = "press-"  # candidates of the stage press are called so, and numbered
 TIMED = {  # the settings of latency.json, in words
     "b1_t1": "1 image, 1 thread",
     "b1_tall": "1 image, all threads",
@@ -157,10 +158,15 @@ def table_text(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def candidate_folders(candidates: Path, settings: Path) -> dict[str, Path]:
+def candidate_folders(quantize: Path, press: Path, settings: Path) -> dict[str, Path]:
     """The folder of every candidate that params.yaml asks for, by name; the reference comes first.
 
     A folder that is no longer asked for (a ratio that was removed, say) is left out, and named.
+
+    Args:
+        quantize: folder with a folder a candidate of the stage quantize.
+        press: folder of the stage press, whose candidates are press-1, press-2, …
+        settings: params.yaml.
 
     Raises:
         StageFailed: a candidate's model is missing.
@@ -169,10 +175,18 @@ def candidate_folders(candidates: Path, settings: Path) -> dict[str, Path]:
     origins = ["dense", *(f"prune-{ratio}" for ratio in asked.prune.ratios)]
     names = [f"{origin}-{scheme}" for origin in origins for scheme in asked.quantize.schemes]
     names.sort(key=lambda name: name != DENSE)
-    for name in names:
-        if not (candidates / name / "model.onnx").is_file():
-            raise StageFailed(f"{candidates / name / 'model.onnx'}: no such file: run quantize again")
-    left_out = sorted({folder.name for folder in candidates.iterdir()} - set(names))
+    names += read_result(press / "metrics.json")["candidates"]
+    folders = {name: candidate_folder(name, quantize, press) for name in names}
+    for folder in folders.values():
+        if not (folder / "model.onnx").is_file():
+            stage = "press" if folder.parent == press else "quantize"
+            raise StageFailed(f"{folder / 'model.onnx'}: no such file: run {stage} again")
+    left_out = sorted({folder.name for folder in quantize.iterdir()} - set(names))
     if left_out:
         print(f"left out, since params.yaml no longer asks for them: {', '.join(left_out)}", flush=True)
-    return {name: candidates / name for name in names}
+    return folders
+
+
+def candidate_folder(name: str, quantize: Path, press: Path) -> Path:
+    """Where the stage that made a candidate has put it."""
+    return press / name.removeprefix(PRESSED) if name.startswith(PRESSED) else quantize / name

@@ -153,17 +153,59 @@ def lines(
 
 
 def trials(
-    values: Sequence[tuple[int, float]], best: Sequence[tuple[int, float]], name: str, summary: str
+    values: Sequence[tuple[int, float]],
+    best: Sequence[tuple[int, float]],
+    name: str,
+    summary: str,
+    y_title: str = "Validation accuracy, %",
 ) -> Markup:
-    """The accuracy (in %) of each trial as a ring, and the best so far as steps."""
+    """The value of each trial as a ring, and the best so far as steps."""
     svg = _svg(name, summary)
-    x = Axis.counting([n for n, _ in values], LEFT, WIDTH - RIGHT)
+    x = Axis.counting([n for n, _ in [*values, *best]], LEFT, WIDTH - RIGHT)
     y = Axis.over([v for _, v in [*values, *best]], HEIGHT - BOTTOM, TOP)
-    _frame(svg, x, y, "Trial", "Validation accuracy, %")
+    _frame(svg, x, y, "Trial", y_title)
     if best:
         _element(svg, "path", "curve s1", d=_steps(best, x, y, end=False))
     for number, value in values:
         _element(svg, "circle", "ring s2", cx=x.at(number), cy=y.at(value), r=4)
+    return _markup(svg)
+
+
+@dataclass(frozen=True)
+class Design:
+    """A design of the search: x, y, what it is called, whether it is on the front or was fine-tuned, and the
+    page that it opens, if any."""
+
+    x: float
+    y: float
+    label: str
+    front: bool
+    finetuned: bool
+    href: str = ""
+
+
+def designs(points: Sequence[Design], x_title: str, name: str, summary: str) -> Markup:
+    """Every design tried as a ring, those on the front joined by steps, the fine-tuned ones filled."""
+    svg = _svg(name, summary)
+    x = Axis.over([p.x for p in points], LEFT, WIDTH - RIGHT)
+    y = Axis.over([p.y for p in points], HEIGHT - BOTTOM, TOP)
+    _frame(svg, x, y, x_title, "Accuracy untrained, %")
+    front = sorted((p.x, p.y) for p in points if p.front)
+    corners = [
+        corner
+        for (a, b), (_, d) in zip(front, [*front[1:], front[-1]], strict=True)
+        for corner in ((a, b), (a, d))
+    ]
+    path = "L".join(f"{_unit(x.at(a))} {_unit(y.at(b))}" for a, b in corners)
+    _element(svg, "path", "front", d=f"M{path}")
+    for point in sorted(points, key=lambda p: (p.finetuned, p.front)):
+        parent = SubElement(svg, "a", {"href": point.href}) if point.href else svg
+        tone = "s1" if point.front else "s2"
+        kind = f"mark {tone}" if point.finetuned else f"ring {tone}"
+        ring = _element(
+            parent, "circle", kind, cx=x.at(point.x), cy=y.at(point.y), r=6 if point.finetuned else 4
+        )
+        SubElement(ring, "title").text = point.label
     return _markup(svg)
 
 

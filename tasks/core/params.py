@@ -254,6 +254,30 @@ class QuantizeParams(Params):
         return self
 
 
+class PressParams(Params):
+    """The search for a design: ratios of each group, criterion, precision; the best are fine-tuned as
+    `prune` says, quantized as `quantize` says and become candidates press-1, press-2, …"""
+
+    trials: Annotated[int, Field(ge=0)] = 60
+    """designs that are tried untrained, at most; 0: no search"""
+    patience: Count = 25
+    """trials without a larger hypervolume after which the search ends"""
+    finetunes: Annotated[int, Field(ge=1, le=20)] = 2
+    """designs that are trained: each halves the interval in which the fastest within the bar is sought"""
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    """Bayesian (arXiv:2304.11127), evolutionary (Deb et al. 2002) or random"""
+    criteria: Annotated[list[Criterion], Field(min_length=1)] = ["l2", "taylor"]
+    """that a design may choose from"""
+    max_ratio: Ratio = 0.8
+    """the largest share of a group's channels that may leave"""
+    sensitivity: list[Ratio] = [0.25, 0.5, 0.75]
+    """ratios at which each group alone is tried first; none: the search starts from uniform ratios alone"""
+    images: Annotated[int, Field(ge=100)] = 1000
+    """validation images that a design is tried on"""
+    seed: int = 0
+    """of the search"""
+
+
 class EvaluateParams(Params):
     """What is measured, and how often."""
 
@@ -274,6 +298,10 @@ class SelectParams(Params):
     """what is best among the candidates within the bar"""
     max_drop_points: NonNegative = 1.0
     """of accuracy, at the upper end of the 95 % interval"""
+    max_latency_ms: Positive | None = None
+    """p50 of one image on one thread; none: any"""
+    max_size_kb: Positive | None = None
+    """of the file, in 1,000 bytes; none: any"""
 
 
 class ReportParams(Params):
@@ -301,6 +329,7 @@ class Pipeline(Params):
     train: TrainParams = TrainParams()
     prune: PruneParams
     quantize: QuantizeParams
+    press: PressParams = PressParams(trials=0)
     evaluate: EvaluateParams = EvaluateParams()
     select: SelectParams = SelectParams()
     report: ReportParams = ReportParams()

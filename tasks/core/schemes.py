@@ -91,18 +91,19 @@ class Made:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-_CLASSIFIER = "the classifier: logits are not rounded"
+CLASSIFIER = "the classifier: logits are not rounded"
+DEPTHWISE = "depthwise: int8 gains little and loses most"
 
 
 def _sensitive(source: Source) -> dict[str, str]:
     """What loses in int8 without gaining from it."""
-    kept = dict.fromkeys(depthwise(source.graph), "depthwise: int8 gains little and loses most")
-    return {**kept, classifier(source.graph): _CLASSIFIER}
+    kept = dict.fromkeys(depthwise(source.graph), DEPTHWISE)
+    return {**kept, classifier(source.graph): CLASSIFIER}
 
 
 def _int8(source: Source) -> Made:
     """All that ONNX Runtime has an int8 kernel for, but the classifier."""
-    reasons = {classifier(source.graph): _CLASSIFIER}
+    reasons = {classifier(source.graph): CLASSIFIER}
     return Made(quantize_static(source.calibrated, reasons), reasons)
 
 
@@ -155,6 +156,7 @@ def _int8_qat(source: Source) -> Made:
     return Made(trained(student.cpu(), source.calibrated, reasons), reasons)
 
 
+INTEGER_SCHEMES = ("int8", "int8_mixed", "int8_qat", "int8_dynamic")
 SCHEMES: dict[str, Callable[[Source], Made]] = {
     "fp32": lambda source: Made(source.graph),
     "fp16": lambda source: Made(halve_weights(source.graph)),

@@ -28,6 +28,7 @@ from tasks.core.pictures import PIXEL_ART, file_uri, image_uri
 MATRIX_CLASSES = 30  # the largest confusion matrix that a reader can use
 WORST = 60  # recalls listed when there are more classes than that
 TRIALS = 10
+GROUPS = 6  # curves of sensitivity: as many as there are tones
 PAIRS = 8
 REASONS = 100  # files listed as left out
 SPARSE = 0.3  # share of zeros from which they are worth a word
@@ -229,6 +230,63 @@ def tuning(tune: Path) -> dict[str, Any]:
         "number": len(trials),
         "metrics": read_result(tune / "metrics.json"),
     }
+
+
+def press(press: Path) -> dict[str, Any]:
+    """The search over designs: what was tried, its front, and what each group alone costs. Only `on: False`
+    without trials."""
+    trials = read_table(press / "trials.csv")
+    if not trials:
+        return {"on": False}
+    metrics = read_result(press / "metrics.json")
+    points = [design_point(trial) for trial in trials]
+    searched = [key for key in trials[0] if key in ("criterion", "int8", "float_layers", "float_depthwise")]
+    front = [trial for trial in trials if trial["front"] == "True"]
+    groups: dict[str, list[dict[str, str]]] = {}
+    for row in read_table(press / "sensitivity.csv"):
+        groups.setdefault(row["group"], []).append(row)
+    whole = groups.pop("", [])
+    ranked = sorted(groups, key=lambda name: min(_float(row["accuracy"]) for row in groups[name]))
+    curves = [
+        Line(
+            name,
+            [(100 * _float(r["ratio"]), 100 * _float(r["accuracy"])) for r in [*whole, *groups[name]]],
+            i + 1,
+            marks=True,
+        )
+        for i, name in enumerate(ranked[:GROUPS])
+    ]
+    return {
+        "on": True,
+        "metrics": metrics,
+        "chart": charts.designs(
+            points, "Times faster than the dense model", "designs",
+            f"{len(points)} designs by accuracy and speed-up, {len(front)} of them on the front",
+        ),
+        "growth": charts.trials(
+            [], [(int(trial["number"]), _float(trial["hypervolume"])) for trial in trials], "growth",
+            "The hypervolume of accuracy and speed-up after each trial", "Hypervolume",
+        ),
+        "searched": searched,
+        "front": sorted(front, key=lambda trial: _float(trial["speedup"])),
+        "sensitivity": charts.lines(
+            curves, "Channels removed, %", "Accuracy untrained, %", "sensitivity",
+            "Accuracy when one group alone is pruned, for the groups that lose most",
+        ) if curves else "",
+        "legend": [(charts.swatch(line.tone, marks=True), line.label) for line in curves],
+        "groups": [(name, groups[name]) for name in ranked],
+        "ratios": [row["ratio"] for row in groups[ranked[0]]] if ranked else [],
+    }  # fmt: skip
+
+
+def design_point(trial: Mapping[str, str], href: str = "") -> charts.Design:
+    """A row of press/trials.csv as a dot."""
+    accuracy, speedup = _float(trial["accuracy"]), _float(trial["speedup"])
+    label = f"trial {trial['number']}: {percent(accuracy)}, {times(speedup)} faster"
+    if trial["candidate"]:
+        label = f"{trial['candidate']}, {label}"
+    front = trial["front"] == "True"
+    return charts.Design(speedup, 100 * accuracy, label, front, bool(trial["candidate"]), href)
 
 
 def _sortable(value: float) -> float:

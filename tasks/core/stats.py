@@ -69,3 +69,16 @@ def softmax(logits_NK: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = logits_NK.astype(np.float64) - logits_NK.max(1, keepdims=True)
     exponents = np.exp(shifted)
     return np.asarray(exponents / exponents.sum(1, keepdims=True))
+
+
+def hypervolume(points_N2: NDArray[np.float64], reference: tuple[float, float]) -> float:
+    """Area that the points dominate above `reference`, both coordinates being better when greater.
+
+    Zitzler & Thiele 1998. A point below the reference in either coordinate adds nothing.
+    """
+    corner = np.asarray(reference)
+    above_N2 = points_N2[(points_N2 > corner).all(1)] - corner
+    above_N2 = above_N2[np.lexsort((above_N2[:, 1], above_N2[:, 0]))[::-1]]  # from the right to the left
+    tops_N = np.maximum.accumulate(above_N2[:, 1])
+    widths_N = above_N2[:, 0] - np.append(above_N2[1:, 0], 0.0)
+    return float((tops_N * widths_N).sum())

@@ -1,6 +1,6 @@
 """The mirror of a pipeline run in MLflow. The files under data/ are the truth; nothing is read back.
 
-One parent run a pipeline run, a child a stage, a grandchild a trial of tune. A stage that DVC did not
+One parent run a pipeline run, a child a stage, a grandchild a trial of tune or press. A stage that DVC did not
 have to run gets a child too, whose tag `modelpress.made_by` is the id of the run that made its outputs.
 Parameters come from dvc.lock alone; the environment is never logged.
 """
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 SAMPLING_S = 5  # of CPU, memory, disk and network, while a stage runs
 _METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100  # MLflow's limits
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
+# Columns of trials.csv that are outcomes; the others are what was tried.
+_MEASURED = ("value", "epochs", "accuracy", "latency_ms", "speedup", "size_bytes", "hypervolume")
 _TRIAL_STATUS = {"complete": "FINISHED", "pruned": "KILLED"}  # FAILED otherwise
 _new_monitor: Any = SystemMetricsMonitor  # without types
 T = TypeVar("T")
@@ -221,7 +223,7 @@ class Tracker:
         fields = dict(trial)
         number, state = fields.pop("number"), fields.pop("state")
         now = int(time.time() * 1000)
-        measured = {k: _number(fields.pop(k, "")) for k in ("value", "epochs")}
+        measured = {k: _number(fields.pop(k, "")) for k in _MEASURED}
         run_id = self._create(
             f"trial {number}", tune_run, {"modelpress.kind": "trial", "optuna.state": state}
         )

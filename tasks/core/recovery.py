@@ -1,0 +1,59 @@
+"""Recovery: a network that lost channels or weights learns from the one it was made of.
+
+Distillation, Hinton, Vinyals, Dean 2015, arXiv:1503.02531. The learning rate is re-wound: a schedule of
+its own from the peak down, Renda, Frankle, Carbin 2020, arXiv:2003.02389.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from tasks.core.data import Dataset
+from tasks.core.dist import World
+from tasks.core.engine import Epoch, Recipe, Teacher, fit
+from tasks.core.params import PruneParams
+from tasks.core.transforms import BatchAugment
+
+
+def recover(
+    student: nn.Module,
+    dense: nn.Module,
+    params: PruneParams,
+    dataset: Dataset,
+    augment: BatchAugment,
+    world: World,
+    *,
+    epochs: int,
+    seed: int,
+    on_epoch: Callable[[Epoch], None],
+    checkpoint: Path | None = None,
+) -> list[Epoch]:
+    """Train `student` in place, with `dense` as its teacher; one row an epoch.
+
+    Raises:
+        StageFailed: the loss is not finite.
+    """
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=params.batch_size,
+        lr=params.lr,
+        warmup_epochs=0.1,  # the weights are trained: only momentum has to build up
+        ema_decay=params.ema_decay,
+        seed=seed,
+    )
+    teacher = Teacher(dense.to(world.device), params.temperature, params.distill_weight)
+    return fit(
+        student,
+        recipe,
+        dataset.train,
+        dataset.val,
+        augment,
+        len(dataset.classes),
+        world,
+        teacher=teacher,
+        on_epoch=on_epoch,
+        checkpoint=checkpoint,
+    )

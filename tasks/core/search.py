@@ -1,0 +1,147 @@
+"""The search over designs: what is proposed, what is on the front, and when it has stopped growing.
+
+A study has three objectives: accuracy and speed-up to maximise, size to minimise. Trials are seeded by their
+number, so that a search that goes on draws what the unbroken one would have drawn from the same figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from tasks.core.designs import Bench, Design, Worth
+from tasks.core.journal import open_storage
+from tasks.core.params import PressParams, SelectParams
+from tasks.core.stats import hypervolume
+
+STEP = 0.05  # of ratios
+UNIFORM = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)  # where the search starts from: the same ratio in every group
+TOLERATED = (0.25, 0.5, 0.75, 0.9)  # quantiles of what groups lose, each the start of one more design
+GROWTH = 0.002  # of the hypervolume, relative, that counts as growing
+
+
+def open_study(
+    params: PressParams, bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path
+) -> optuna.Study:
+    """The study at `path`; a new one begins with the same ratio everywhere, and with what `rows` of
+    `designs.sensitivity` advise."""
+    study = optuna.create_study(
+        storage=open_storage(path),
+        study_name="press",
+        directions=["maximize", "maximize", "minimize"],
+        load_if_exists=True,
+    )
+    if not study.trials:
+        groups = [group.name for group in bench.groups.prunable]
+        starts = [dict.fromkeys(groups, r) for r in UNIFORM if r <= params.max_ratio]
+        for ratios in [*starts, *_advised(groups, rows)]:
+            fixed = {f"ratio.{group}": round(ratio / STEP) * STEP for group, ratio in ratios.items()}
+            study.enqueue_trial({**fixed, "criterion": params.criteria[0], "int8": True, "float_layers": 0})
+    return study
+
+
+def _advised(groups: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, float]]:
+    """Designs in which each group gives as much as it can without losing more than the others."""
+    if len(rows) < 2:
+        return
+    whole = rows[0]["accuracy"]
+    lost = {(row["group"], row["ratio"]): whole - row["accuracy"] for row in rows[1:]}
+    for tolerated in np.quantile(list(lost.values()), TOLERATED):
+        yield {
+            group: max(
+                (ratio for (name, ratio), loss in lost.items() if name == group and loss <= tolerated),
+                default=0.0,
+            )
+            for group in groups
+        }
+
+
+def ask(study: optuna.Study, params: PressParams) -> Trial:
+    """The next trial, from a sampler that is seeded by the trial's number."""
+    seed = params.seed * 100_003 + len(study.trials)
+    match params.sampler:
+        case "tpe":
+            study.sampler = optuna.samplers.TPESampler(
+                seed=seed, multivariate=True, constraints_func=_constraints
+            )
+        case "nsga2":
+            study.sampler = optuna.samplers.NSGAIISampler(
+                seed=seed, population_size=20, constraints_func=_constraints
+            )
+        case "random":
+            study.sampler = optuna.samplers.RandomSampler(seed=seed)
+    return study.ask()
+
+
+def suggest(trial: Trial, params: PressParams, bench: Bench) -> Design:
+    """The design that a trial proposes."""
+    ratios = {
+        group.name: trial.suggest_float(f"ratio.{group.name}", 0.0, params.max_ratio, step=STEP)
+        for group in bench.groups.prunable
+    }
+    criterion = trial.suggest_categorical("criterion", params.criteria)
+    int8 = trial.suggest_categorical("int8", [True, False])
+    float_layers = trial.suggest_int("float_layers", 0, min(4, len(bench.ranked)))
+    float_depthwise = bench.has_depthwise and trial.suggest_categorical("float_depthwise", [False, True])
+    return Design(ratios, criterion, int8, float_layers, float_depthwise)
+
+
+def tell(study: optuna.Study, trial: Trial, worth: Worth, select: SelectParams) -> None:
+    """Record what a trial's design is worth, and by how much it misses what `select` asks for."""
+    trial.set_user_attr("worth", asdict(worth))
+    trial.set_user_attr("misses", _misses(worth, select))
+    study.tell(trial, [worth.accuracy, worth.speedup, worth.size_bytes])
+
+
+def _misses(worth: Worth, select: SelectParams) -> list[float]:
+    """How far beyond its limit each figure is, relative to the limit; negative is within."""
+    pairs = [(worth.latency_ms, select.max_latency_ms), (worth.size_bytes / 1e3, select.max_size_kb)]
+    return [value / limit - 1 for value, limit in pairs if limit is not None]
+
+
+def _constraints(trial: FrozenTrial) -> Sequence[float]:
+    return list(trial.user_attrs.get("misses", []))
+
+
+def worth_of(trial: FrozenTrial) -> Worth:
+    """What `tell` recorded."""
+    return Worth(**trial.user_attrs["worth"])
+
+
+def merit(worth: Worth, select: SelectParams) -> float:
+    """What is sought besides accuracy, greater when better: speed, or smallness in 1 / MB."""
+    return worth.speedup if select.objective == "fastest" else 1e6 / worth.size_bytes
+
+
+def front(study: optuna.Study, select: SelectParams) -> list[FrozenTrial]:
+    """The trials within the constraints that no other one beats in accuracy and merit, the slowest first."""
+    allowed = [t for t in _done(study) if all(miss <= 0 for miss in t.user_attrs["misses"])]
+    best: list[FrozenTrial] = []
+    key = {t.number: (merit(worth_of(t), select), worth_of(t).accuracy) for t in allowed}
+    for trial in sorted(allowed, key=lambda t: (key[t.number], -t.number), reverse=True):
+        if not best or key[trial.number][1] > key[best[-1].number][1]:
+            best.append(trial)
+    return best[::-1]
+
+
+def volumes(study: optuna.Study, select: SelectParams) -> list[float]:
+    """The hypervolume of accuracy and merit after each trial, above nothing."""
+    points = np.array([(worth_of(t).accuracy, merit(worth_of(t), select)) for t in _done(study)]).reshape(
+        -1, 2
+    )
+    return [hypervolume(points[: i + 1], (0.0, 0.0)) for i in range(len(points))]
+
+
+def stalled(grown: Sequence[float], patience: int) -> bool:
+    """Whether the last `patience` trials added next to nothing."""
+    return len(grown) > patience and grown[-1] <= grown[-1 - patience] * (1 + GROWTH)
+
+
+def _done(study: optuna.Study) -> list[FrozenTrial]:
+    return [trial for trial in study.trials if trial.state == TrialState.COMPLETE]

@@ -1,0 +1,257 @@
+"""Search how to compress: which channels of each group leave, and what is quantized.
+
+Designs are tried untrained, about one a second, by accuracy, measured latency and size; the search ends when
+the front has stopped growing. Of the front the fastest (or smallest) design within the bar is then sought by
+bisection, where each step is a fine-tuning; what was fine-tuned becomes a candidate.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import torch
+from optuna.trial import FrozenTrial
+
+from tasks.core.cli import main
+from tasks.core.data import open_dataset
+from tasks.core.deliver import deliver
+from tasks.core.designs import Bench, Design, sensitivity
+from tasks.core.dist import world
+from tasks.core.errors import StageFailed
+from tasks.core.export import export
+from tasks.core.files import fingerprint, read_json, staged, write_json
+from tasks.core.journal import cut_off
+from tasks.core.models import Spec, load_model, save_model
+from tasks.core.params import Pipeline, PressParams, load_pipeline
+from tasks.core.progress import Progress
+from tasks.core.recipes import note, write_history
+from tasks.core.recovery import recover
+from tasks.core.runtime import predict, session
+from tasks.core.schemes import Source
+from tasks.core.search import ask, front, merit, open_study, stalled, suggest, tell, volumes, worth_of
+from tasks.core.stats import drop_interval
+from tasks.core.transforms import BatchAugment
+
+
+def press(
+    params: PressParams, model: Path, data: Path, policy: Path, settings: Path, journal: Path, out: Path
+) -> None:
+    """Write trials.csv, sensitivity.csv, metrics.json and a folder a candidate.
+
+    Args:
+        model: folder of the dense model, which is also the teacher.
+        data: the ingested data set.
+        policy: policy.json of augment.
+        settings: params.yaml, whose sections `prune`, `quantize` and `select` say how designs are trained
+            and quantized, and what is good enough.
+        journal: a folder that outlives the run: a search that was killed goes on from here.
+
+    Raises:
+        StageFailed: the network cannot be pruned or exported, or no design meets the constraints.
+    """
+    if not params.trials:
+        _write_nothing(out)
+        return
+    asked = load_pipeline(settings)
+    dataset, resolved = open_dataset(data), read_json(policy)
+    network, spec = load_model(model)
+    augment = BatchAugment(resolved, asked.prune.augment_strength)
+    source = Source(asked.quantize, dataset, augment, network, export(network, spec.image_shape))
+    bench = Bench(source, params.criteria, asked.prune.round_to, params.images, params.seed)
+    sections = [getattr(asked, name).model_dump() for name in ("press", "prune", "quantize", "select")]
+    folder = journal / fingerprint(*sections, dataset.digest, resolved, bench.dense.hex())
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = _sensitivity(params, bench, folder / "sensitivity.json")
+    study = open_study(params, bench, rows, folder / "trials.log")
+    with Progress("press", params.trials + params.finetunes * asked.prune.epochs) as progress:
+        _search(study, params, asked, bench, progress)
+        best = front(study, asked.select)
+        if not best:
+            raise StageFailed("no design meets select.max_latency_ms and select.max_size_kb: raise them")
+        trained = _Workshop(asked, source, bench, spec, folder, progress).bisect(best, params.finetunes)
+    for number, finetuned in enumerate(trained, 1):
+        shutil.copytree(finetuned.folder, out / str(number))
+    _write(study, asked, rows, trained, out)
+    shutil.rmtree(journal, ignore_errors=True)
+
+
+def _sensitivity(params: PressParams, bench: Bench, path: Path) -> list[dict[str, Any]]:
+    """The rows of `designs.sensitivity`, from `path` where a run that was killed left them."""
+    if not params.sensitivity:
+        return []
+    if not path.exists():
+        tried = Design({}, params.criteria[0], int8=True)
+        total = 1 + len(bench.groups.prunable) * len(params.sensitivity)
+        with Progress("sensitivity", total) as progress:
+            write_json(path, sensitivity(bench, tried, params.sensitivity, progress))
+    rows: list[dict[str, Any]] = read_json(path)
+    return rows
+
+
+def _search(
+    study: optuna.Study, params: PressParams, asked: Pipeline, bench: Bench, progress: Progress
+) -> None:
+    pending = cut_off(study)
+    done = len(study.trials) - len(pending) - _waiting(study)
+    if done:
+        progress.reach(done, "from the journal")
+    while done < params.trials and not stalled(volumes(study, asked.select), params.patience):
+        trial = pending.pop(0) if pending else ask(study, params)
+        design = suggest(trial, params, bench)
+        worth = bench.worth(design)
+        tell(study, trial, worth, asked.select)
+        done += 1
+        progress.step(
+            f"trial {trial.number} {worth.accuracy:.2%} untrained, {worth.speedup:.2f} times faster, "
+            f"{worth.size_bytes / 1e3:.0f} kB ({design.criterion}, {design.scheme})"
+        )
+    if done < params.trials:
+        progress.reach(params.trials, f"the front has not grown for {params.patience} trials")
+
+
+def _waiting(study: optuna.Study) -> int:
+    return sum(trial.state == optuna.trial.TrialState.WAITING for trial in study.trials)
+
+
+@dataclass(frozen=True)
+class _Finetuned:
+    """A design of the front, trained: where its candidate is, and what it loses on validation images."""
+
+    trial: FrozenTrial
+    folder: Path
+    drop_points: float
+    drop_high: float
+    within: bool
+
+
+@dataclass(frozen=True)
+class _Workshop:
+    """Where designs are trained."""
+
+    asked: Pipeline
+    source: Source
+    bench: Bench
+    spec: Spec
+    folder: Path
+    progress: Progress
+
+    def bisect(self, best: list[FrozenTrial], count: int) -> list[_Finetuned]:
+        """Train up to `count` designs of the front: the middle one, then the one between it and the end that
+        its outcome points to, each end measured by the logarithm of its merit."""
+        merits = [merit(worth_of(trial), self.asked.select) for trial in best]
+        low, high, trained = 0, len(best) - 1, list[_Finetuned]()
+        while len(trained) < count and low <= high:
+            middle = (merits[low] * merits[high]) ** 0.5
+            i = min(range(low, high + 1), key=lambda j: abs(np.log(merits[j] / middle)))
+            finetuned = self._finetuned(best[i])
+            trained.append(finetuned)
+            low, high = (i + 1, high) if finetuned.within else (low, i - 1)
+        return trained
+
+    def _finetuned(self, trial: FrozenTrial) -> _Finetuned:
+        """A design, trained; what a run that was killed has finished is taken as it is."""
+        folder = self.folder / f"trial-{trial.number}"
+        design = suggest(trial, self.asked.press, self.bench)  # type: ignore[arg-type]
+        if folder.is_dir():
+            self.progress.step("from the journal", self.asked.prune.epochs)
+        else:
+            with staged(folder) as partial:
+                self._train(design, trial.number, partial)
+        drop, high = self._drop((folder / "model.onnx").read_bytes())
+        within = high <= self.asked.select.max_drop_points
+        return _Finetuned(trial, folder, drop, high, within)
+
+    def _train(self, design: Design, number: int, out: Path) -> None:
+        params, dataset = self.asked.prune, self.source.dataset
+        torch.manual_seed(params.seed)
+        student = self.bench.cut(design).train()
+        with world() as ranks:
+            history = recover(
+                student,
+                self.source.network,
+                params,
+                dataset,
+                self.source.augment,
+                ranks,
+                epochs=params.epochs,
+                seed=params.seed,
+                on_epoch=lambda row: self.progress.step(note(row)),
+                checkpoint=self.folder / f"trial-{number}.pt",
+            )
+        self.source.network.cpu()
+        student.cpu().eval()
+        source = self.bench.source_of(student)
+        deliver(source, self.bench.quantized(design, source), design.scheme, out)
+        save_model(student, self.spec, out)
+        write_history(history, out / "history.csv")
+
+    def _drop(self, content: bytes) -> tuple[float, float]:
+        """Points of accuracy lost on the validation images, and the upper end of the 95 % interval."""
+        val, evaluate = self.source.dataset.val, self.asked.evaluate
+        right = [
+            predict(session(model, 1), val.images_NHWC).argmax(1) == val.labels_N
+            for model in (self.bench.dense, content)
+        ]
+        _, high = drop_interval(*right, evaluate.bootstrap, evaluate.seed)
+        return float((right[0].mean() - right[1].mean()) * 100), high
+
+
+def _write(
+    study: optuna.Study, asked: Pipeline, rows: list[dict[str, Any]], trained: list[_Finetuned], out: Path
+) -> None:
+    best = {trial.number for trial in front(study, asked.select)}
+    names = {finetuned.trial.number: f"press-{i}" for i, finetuned in enumerate(trained, 1)}
+    grown = volumes(study, asked.select)
+    complete = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    table = [
+        {
+            "number": trial.number,
+            "state": "complete",
+            **trial.user_attrs["worth"],
+            "hypervolume": volume,
+            "front": trial.number in best,
+            "candidate": names.get(trial.number, ""),
+            **trial.params,
+        }
+        for trial, volume in zip(complete, grown, strict=True)
+    ]
+    pd.DataFrame(table).to_csv(out / "trials.csv", index=False, lineterminator="\n")
+    columns = ["group", "ratio", "accuracy", "latency_ms", "speedup", "size_bytes"]
+    pd.DataFrame(rows, columns=columns).to_csv(out / "sensitivity.csv", index=False, lineterminator="\n")
+    write_json(
+        out / "metrics.json",
+        {
+            "trials": len(complete),
+            "front": len(best),
+            "hypervolume": grown[-1],
+            "candidates": {
+                names[f.trial.number]: {
+                    "trial": f.trial.number,
+                    "val_drop_points": f.drop_points,
+                    "val_drop_high": f.drop_high,
+                    "within_bar": f.within,
+                }
+                for f in trained
+            },
+        },
+    )
+
+
+def _write_nothing(out: Path) -> None:
+    """The search is off: there are no candidates of its own."""
+    (out / "trials.csv").write_text("number,state,accuracy,latency_ms,speedup,size_bytes\n", encoding="utf-8")
+    (out / "sensitivity.csv").write_text(
+        "group,ratio,accuracy,latency_ms,speedup,size_bytes\n", encoding="utf-8"
+    )
+    write_json(out / "metrics.json", {"trials": 0, "candidates": {}})
+    print("press: off (press.trials is 0)")
+
+
+if __name__ == "__main__":
+    main(press)
