@@ -32,7 +32,7 @@ from tasks.core.schemes import CLASSIFIER, DEPTHWISE, RANKED_IMAGES, Made, Sourc
 from tasks.core.timing import Latency, compare, interleaved
 
 TRIAL_CALIBRATION_IMAGES = 64
-RECALIBRATION_IMAGES = 512
+RECALIBRATION_IMAGES = 256
 TIMED_SECONDS = 0.5  # of runs of the two graphs in turn
 LEAST_RUNS, MOST_RUNS = 20, 400
 

@@ -41,7 +41,7 @@ def open_study(
         groups = [group.name for group in bench.groups.prunable]
         starts = [dict.fromkeys(groups, r) for r in UNIFORM if r <= params.max_ratio]
         for ratios in [*starts, *_advised(groups, rows)]:
-            fixed = {f"ratio.{group}": round(ratio / STEP) * STEP for group, ratio in ratios.items()}
+            fixed = {f"ratio.{group}": round(round(ratio / STEP) * STEP, 2) for group, ratio in ratios.items()}
             study.enqueue_trial({**fixed, "criterion": params.criteria[0], "int8": True, "float_layers": 0})
     return study
 
@@ -67,13 +67,9 @@ def ask(study: optuna.Study, params: PressParams) -> Trial:
     seed = params.seed * 100_003 + len(study.trials)
     match params.sampler:
         case "tpe":
-            study.sampler = optuna.samplers.TPESampler(
-                seed=seed, multivariate=True, constraints_func=_constraints
-            )
+            study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
         case "nsga2":
-            study.sampler = optuna.samplers.NSGAIISampler(
-                seed=seed, population_size=20, constraints_func=_constraints
-            )
+            study.sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
         case "random":
             study.sampler = optuna.samplers.RandomSampler(seed=seed)
     return study.ask()
@@ -95,18 +91,16 @@ def suggest(trial: Trial, params: PressParams, bench: Bench) -> Design:
 def tell(study: optuna.Study, trial: Trial, worth: Worth, select: SelectParams) -> None:
     """Record what a trial's design is worth, and by how much it misses what `select` asks for."""
     trial.set_user_attr("worth", asdict(worth))
-    trial.set_user_attr("misses", _misses(worth, select))
+    for name, miss in _misses(worth, select).items():
+        trial.set_constraint(name, miss)
     study.tell(trial, [worth.accuracy, worth.speedup, worth.size_bytes])
 
 
-def _misses(worth: Worth, select: SelectParams) -> list[float]:
+def _misses(worth: Worth, select: SelectParams) -> dict[str, float]:
     """How far beyond its limit each figure is, relative to the limit; negative is within."""
-    pairs = [(worth.latency_ms, select.max_latency_ms), (worth.size_bytes / 1e3, select.max_size_kb)]
-    return [value / limit - 1 for value, limit in pairs if limit is not None]
-
-
-def _constraints(trial: FrozenTrial) -> Sequence[float]:
-    return list(trial.user_attrs.get("misses", []))
+    figures = {"max_latency_ms": worth.latency_ms, "max_size_kb": worth.size_bytes / 1e3}
+    limits = {name: getattr(select, name) for name in figures}
+    return {name: figures[name] / limit - 1 for name, limit in limits.items() if limit is not None}
 
 
 def worth_of(trial: FrozenTrial) -> Worth:
@@ -121,7 +115,7 @@ def merit(worth: Worth, select: SelectParams) -> float:
 
 def front(study: optuna.Study, select: SelectParams) -> list[FrozenTrial]:
     """The trials within the constraints that no other one beats in accuracy and merit, the slowest first."""
-    allowed = [t for t in _done(study) if all(miss <= 0 for miss in t.user_attrs["misses"])]
+    allowed = [t for t in _done(study) if all(miss <= 0 for miss in _misses(worth_of(t), select).values())]
     best: list[FrozenTrial] = []
     key = {t.number: (merit(worth_of(t), select), worth_of(t).accuracy) for t in allowed}
     for trial in sorted(allowed, key=lambda t: (key[t.number], -t.number), reverse=True):

@@ -10,12 +10,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from tasks.core.data import Dataset, Split
+from tasks.core.data import Split
 from tasks.core.errors import StageFailed
 from tasks.core.export import export
-from tasks.core.models import Spec, build
 from tasks.core.nodes import count_weighted, node_report
-from tasks.core.params import QuantizeParams
 from tasks.core.qat import IntegerGraph, trained
 from tasks.core.quantization import (
     Calibrated,
@@ -28,47 +26,10 @@ from tasks.core.quantization import (
 )
 from tasks.core.runtime import predict, session
 from tasks.core.schemes import SCHEMES, Made, Source
-from tasks.core.transforms import BatchAugment
+from tests.networks import source_of
 from tasks.core.weights import WEIGHTED, packed_size, sparsity
 
-SHAPE = (28, 28, 1)
 STATIC = ["int8", "int8_mixed", "int8_qat"]
-
-
-def patterns(count: int, seed: int) -> Split:
-    """Images whose class is the quarter that is bright."""
-    rng = np.random.default_rng(seed)
-    labels_N = rng.integers(0, 4, count)
-    images_NHWC = rng.integers(0, 120, (count, *SHAPE)).astype(np.uint8)
-    for image_HWC, label in zip(images_NHWC, labels_N, strict=True):
-        row, column = 14 * (label // 2), 14 * (label % 2)
-        image_HWC[row : row + 14, column : column + 14] += 100
-    return Split(images_NHWC, labels_N)
-
-
-def trained_a_little(arch: str, train: Split) -> torch.nn.Module:
-    torch.manual_seed(0)
-    model = build(Spec(arch, 16, 0.0, SHAPE, 4))
-    optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9)
-    x_NCHW = torch.tensor(normalized(np.asarray(train.images_NHWC), 100, 0.015))
-    labels_N = torch.tensor(train.labels_N)
-    for start in [*range(0, len(labels_N), 64)] * 2:
-        rows = slice(start, start + 64)
-        loss = torch.nn.functional.cross_entropy(model.train()(x_NCHW[rows]), labels_N[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
-
-
-def source_of(arch: str) -> Source:
-    train, val = patterns(1024, 0), patterns(400, 1)
-    mean, std = [100 / 255], [1 / (255 * 0.015)]
-    dataset = Dataset(list("abcd"), SHAPE, mean, std, "digest", train, val, val)
-    augment = BatchAugment({"channel_mean": mean, "channel_std": std, "operations": {}})
-    network = trained_a_little(arch, train)
-    values = QuantizeParams(schemes=["fp32"], calibration_images=64)
-    return Source(values, dataset, augment, network, export(network, SHAPE))
 
 
 def variant(source: Source, **changed: object) -> Source:

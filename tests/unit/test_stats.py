@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasks.core.stats import calibration_error, drop_interval, mcnemar, softmax
+from tasks.core.stats import calibration_error, drop_interval, hypervolume, mcnemar, softmax
 
 
 def test_drop_interval_is_zero_when_both_are_right_about_the_same_images() -> None:
@@ -88,3 +88,16 @@ def test_softmax_sums_to_one_when_logits_are_huge() -> None:
     probabilities = softmax(np.array([[1000.0, 0.0, -1000.0]], dtype=np.float32))
     assert np.isfinite(probabilities).all()
     assert probabilities.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hypervolume_is_the_dominated_area_when_counted_on_a_grid(seed: int) -> None:
+    points = np.random.default_rng(seed).integers(-2, 12, (8, 2)).astype(float)
+    cells = np.stack(np.meshgrid(np.arange(1, 12), np.arange(1, 12)), -1).reshape(-1, 2)  # upper corners
+    dominated = (cells[:, None] <= points[None]).all(2).any(1).sum()
+    assert hypervolume(points, (0.0, 0.0)) == dominated
+
+
+def test_hypervolume_is_nothing_when_no_point_is_above_the_reference() -> None:
+    assert hypervolume(np.array([[1.0, 5.0]]), (2.0, 2.0)) == 0.0
+    assert hypervolume(np.empty((0, 2)), (0.0, 0.0)) == 0.0

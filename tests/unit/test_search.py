@@ -1,0 +1,139 @@
+"""Designs, what they are worth, the search over them, and its stop."""
+
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from tasks.core.channels import find_groups
+from tasks.core.designs import Bench, Design, Worth, sensitivity
+from tasks.core.params import PressParams, SelectParams
+from tasks.core.progress import Progress
+from tasks.core.schemes import Source
+from tasks.core.search import ask, front, open_study, stalled, suggest, tell, volumes, worth_of
+from tests.networks import SHAPE, source_of
+
+PARAMS = PressParams(trials=30, images=100, criteria=["l2"])
+ANY = SelectParams()
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return source_of("resnet_small")
+
+
+@pytest.fixture(scope="module")
+def bench(source: Source) -> Bench:
+    return Bench(source, ["l2", "random"], 8, 200, 0)
+
+
+def uniform(bench: Bench, ratio: float, int8: bool = True) -> Design:
+    return Design({group.name: ratio for group in bench.groups.prunable}, "l2", int8)
+
+
+def test_worth_is_that_of_the_dense_network_when_nothing_leaves(bench: Bench, source: Source) -> None:
+    worth = bench.worth(uniform(bench, 0.0, int8=False))
+    assert worth.accuracy == pytest.approx(source.accuracy(bench.dense), abs=0.05)
+    assert 0.5 < worth.speedup < 2
+    assert worth.size_bytes == len(bench.dense)
+
+
+def test_design_is_smaller_and_faster_when_more_leaves(bench: Bench) -> None:
+    whole, half = (bench.worth(uniform(bench, ratio, int8=False)) for ratio in (0.0, 0.5))
+    assert half.size_bytes < 0.5 * whole.size_bytes
+    assert half.latency_ms < whole.latency_ms
+
+
+def test_only_the_named_group_is_cut_when_the_design_names_one(bench: Bench, source: Source) -> None:
+    group = bench.groups.prunable[0]
+    cut = bench.cut(Design({group.name: 0.5}, "l2", False))
+    widths = {g.name: g.width for g in find_groups(cut, SHAPE, 8).prunable}
+    assert widths.get(group.name, 8) == group.width // 2
+    before = {g.name: g.width for g in bench.groups.prunable if g.name != group.name}
+    assert {name: widths[name] for name in before} == before
+    assert source.network.get_submodule(group.name).weight.shape[0] == group.width
+
+
+def test_float_layers_stay_float_when_the_design_says_so(bench: Bench, source: Source) -> None:
+    made = bench.quantized(Design({}, "l2", True, float_layers=2), source)
+    assert set(bench.ranked[:2]) < set(made.reasons)
+    assert len(made.reasons) == 3
+
+
+def test_sensitivity_names_each_group_once_a_ratio_when_measured(bench: Bench) -> None:
+    with Progress("sensitivity", 99, quiet=True) as progress:
+        rows = sensitivity(bench, uniform(bench, 0.0), [0.5], progress)
+    assert [row["group"] for row in rows] == ["", *(group.name for group in bench.groups.prunable)]
+    assert all(row["size_bytes"] < rows[0]["size_bytes"] for row in rows[1:])
+
+
+def worth(accuracy: float, speedup: float, size_bytes: int = 1000) -> Worth:
+    return Worth(accuracy, 1 / speedup, speedup, size_bytes)
+
+
+def study_of(bench: Bench, path: Path, *worths: Worth, select: SelectParams = ANY) -> optuna.Study:
+    study = open_study(PARAMS, bench, [], path)
+    for value in worths:
+        trial = ask(study, PARAMS)
+        suggest(trial, PARAMS, bench)
+        tell(study, trial, value, select)
+    return study
+
+
+def test_search_starts_with_uniform_ratios_when_it_is_new(bench: Bench, tmp_path: Path) -> None:
+    study = open_study(PARAMS, bench, [], tmp_path / "log")
+    designs = [suggest(ask(study, PARAMS), PARAMS, bench) for _ in range(6)]
+    assert [set(design.ratios.values()) for design in designs] == [{r} for r in (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)]
+    assert all(design.int8 and not design.float_layers for design in designs)
+
+
+def test_search_starts_with_what_sensitivity_advises_when_it_was_measured(bench: Bench, tmp_path: Path) -> None:
+    first, *others = (group.name for group in bench.groups.prunable)
+    rows = [{"group": "", "ratio": 0.0, "accuracy": 0.9}]
+    rows += [{"group": first, "ratio": r, "accuracy": 0.1} for r in (0.25, 0.5)]
+    rows += [{"group": name, "ratio": r, "accuracy": 0.9 - r / 10} for name in others for r in (0.25, 0.5)]
+    study = open_study(PARAMS, bench, rows, tmp_path / "log")
+    designs = [suggest(ask(study, PARAMS), PARAMS, bench) for _ in range(10)][6:]
+    assert [design.ratios[first] for design in designs[:3]] == [0.0, 0.0, 0.0]
+    assert [design.ratios[others[0]] for design in designs] == [0.25, 0.5, 0.5, 0.5]
+
+
+def test_search_goes_on_with_equal_designs_when_it_was_closed(bench: Bench, tmp_path: Path) -> None:
+    values = [worth(0.9 - i / 50, 1 + i / 4) for i in range(12)]
+    whole = study_of(bench, tmp_path / "whole", *values)
+    study_of(bench, tmp_path / "cut", *values[:8])
+    resumed = study_of(bench, tmp_path / "cut", *values[8:])
+    assert [t.params for t in resumed.trials] == [t.params for t in whole.trials]
+
+
+def test_front_holds_what_nothing_beats_when_the_slowest_comes_first(bench: Bench, tmp_path: Path) -> None:
+    study = study_of(bench, tmp_path / "log", worth(0.9, 1), worth(0.8, 3), worth(0.7, 2), worth(0.5, 4))
+    assert [trial.number for trial in front(study, ANY)] == [0, 1, 3]
+    assert worth_of(front(study, ANY)[1]) == worth(0.8, 3)
+
+
+def test_front_is_of_sizes_when_the_objective_is_smallest(bench: Bench, tmp_path: Path) -> None:
+    study = study_of(bench, tmp_path / "log", worth(0.9, 1, 900), worth(0.8, 3, 950), worth(0.7, 2, 100))
+    assert [trial.number for trial in front(study, SelectParams(objective="smallest"))] == [0, 2]
+
+
+def test_front_leaves_out_what_breaks_a_constraint_when_there_is_one(bench: Bench, tmp_path: Path) -> None:
+    limits = SelectParams(max_size_kb=1.0, max_latency_ms=0.6)
+    values = worth(0.9, 1, 900), worth(0.8, 3, 1100), worth(0.7, 2, 900)
+    study = study_of(bench, tmp_path / "log", *values, select=limits)
+    assert [trial.number for trial in front(study, limits)] == [2]
+
+
+def test_search_has_stalled_when_the_hypervolume_has_not_grown_for_its_patience() -> None:
+    assert not stalled([1.0, 1.1, 1.2, 1.3], 2)
+    assert stalled([1.0, 1.3, 1.3, 1.3], 2)
+    assert not stalled([1.0, 1.0], 2)
+
+
+def test_volumes_never_shrink_when_designs_are_added(bench: Bench, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = [worth(float(a), float(s)) for a, s in rng.uniform([0.1, 1], [0.9, 6], (12, 2))]
+    grown = volumes(study_of(bench, tmp_path / "log", *values), ANY)
+    assert (np.diff(grown) > -1e-9).all()
+    assert grown[0] == pytest.approx(values[0].accuracy * values[0].speedup)
