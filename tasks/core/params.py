@@ -176,6 +176,8 @@ class TrainParams(Params):
     """scales every range of augment; 0: no augmentation"""
     early_stopping: Annotated[int, Field(ge=0)] = 0
     """epochs without a better loss before the end; 0: off"""
+    bn_sparsity: NonNegative = 0.0
+    """L1 on batch norm's scales, for prune.criterion bn_scale (arXiv:1708.06519); 0: off"""
     seed: int = 0
     """of weights, order and augmentation"""
 
