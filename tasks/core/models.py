@@ -99,6 +99,14 @@ def _efficientnet_b0(spec: Spec) -> nn.Module:
     return cast(nn.Module, net)
 
 
+def _mobilenet_v2(spec: Spec) -> nn.Module:
+    from torchvision.models import mobilenet_v2
+
+    net = mobilenet_v2(num_classes=spec.num_classes, dropout=spec.dropout)
+    net.features[0][0] = _stem(net.features[0][0], spec)
+    return cast(nn.Module, net)
+
+
 def _resnet18(spec: Spec) -> nn.Module:
     from torchvision.models import resnet18
 
@@ -126,6 +134,7 @@ def _stem(conv: nn.Conv2d, spec: Spec) -> nn.Conv2d:
 
 ARCHITECTURES: dict[str, Callable[[Spec], nn.Module]] = {
     "resnet_small": _small_resnet,
+    "mobilenet_v2": _mobilenet_v2,
     "mobilenet_v3_small": _mobilenet_v3_small,
     "efficientnet_b0": _efficientnet_b0,
     "resnet18": _resnet18,

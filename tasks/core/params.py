@@ -21,7 +21,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
-Arch = Literal["resnet_small", "mobilenet_v3_small", "efficientnet_b0", "resnet18"]
+Arch = Literal["resnet_small", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet18"]
 Scheme = Literal["fp32", "int8"]
 
 
