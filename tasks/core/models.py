@@ -166,7 +166,8 @@ def mac_count(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
 # ---- saving: model.json says how wide every layer is, model.safetensors holds the numbers
 
-_SHAPES: dict[type[nn.Module], tuple[str, ...]] = {
+# The layers whose widths a model may have changed, and what says how wide each is.
+WIDTHS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Conv2d: ("in_channels", "out_channels", "groups"),
     nn.Linear: ("in_features", "out_features"),
     nn.BatchNorm2d: ("num_features",),
@@ -176,9 +177,9 @@ _SHAPES: dict[type[nn.Module], tuple[str, ...]] = {
 def save_model(model: nn.Module, spec: Spec, folder: Path) -> None:
     """Write model.json and model.safetensors to `folder`."""
     layers = {
-        name: {key: getattr(module, key) for key in _SHAPES[type(module)]}
+        name: {key: getattr(module, key) for key in WIDTHS[type(module)]}
         for name, module in model.named_modules()
-        if type(module) in _SHAPES
+        if type(module) in WIDTHS
     }
     write_json(folder / "model.json", {**asdict(spec), "layers": layers})
     # Contiguous: the bytes must not depend on the memory format that training liked best.

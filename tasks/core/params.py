@@ -187,8 +187,8 @@ class PruneParams(Params):
 
     ratios: Annotated[list[Ratio], Field(min_length=1)]
     """of the channels, removed; a candidate each"""
-    criterion: Literal["l1", "l2", "bn_scale", "random"] = "l2"
-    """which channels matter least"""
+    criterion: Literal["l1", "l2", "bn_scale", "taylor", "lamp", "random"] = "l2"
+    """which channels matter least; bn_scale judges layers without batch norm by l2"""
     scope: Literal["uniform", "global"] = "uniform"
     """uniform: the same ratio everywhere; global: where it matters least"""
     steps: Count = 3
