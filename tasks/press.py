@@ -38,6 +38,8 @@ from tasks.core.search import ask, front, merit, open_study, stalled, suggest, t
 from tasks.core.stats import drop_interval
 from tasks.core.transforms import BatchAugment
 
+RESAMPLES = 10_000  # of the bootstrap
+
 
 def press(
     params: PressParams, model: Path, data: Path, policy: Path, settings: Path, journal: Path, out: Path
@@ -50,7 +52,7 @@ def press(
         policy: policy.json of augment.
         settings: params.yaml, whose sections `prune`, `quantize` and `select` say how designs are trained
             and quantized, and what is good enough.
-        journal: a folder that outlives the run: a search that was killed goes on from here.
+        journal: a folder that outlives the run: a search goes on from here, one that was killed too.
 
     Raises:
         StageFailed: the network cannot be pruned or exported, or no design meets the constraints.
@@ -64,9 +66,7 @@ def press(
     augment = BatchAugment(resolved, asked.prune.augment_strength)
     source = Source(asked.quantize, dataset, augment, network, export(network, spec.image_shape))
     bench = Bench(source, params.criteria, asked.prune.round_to, params.images, params.seed)
-    sections = [getattr(asked, name).model_dump() for name in ("press", "prune", "quantize", "select")]
-    folder = journal / fingerprint(*sections, dataset.digest, resolved, bench.dense.hex())
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _own_folder(journal, asked, dataset.digest, resolved, bench.dense.hex())
     rows = _sensitivity(params, bench, folder / "sensitivity.json")
     study = open_study(params, bench, rows, folder / "trials.log")
     with Progress("press", params.trials + params.finetunes * asked.prune.epochs) as progress:
@@ -78,7 +78,25 @@ def press(
     for number, finetuned in enumerate(trained, 1):
         shutil.copytree(finetuned.folder, out / str(number))
     _write(study, asked, rows, trained, out)
-    shutil.rmtree(journal, ignore_errors=True)
+
+
+def _own_folder(journal: Path, asked: Pipeline, *given: Any) -> Path:
+    """The folder of searches with these params and inputs; those of others are removed.
+
+    It stays after the search: with another budget or another bar, what was tried and trained is used again.
+    """
+    key = fingerprint(
+        asked.press.model_dump(exclude={"trials", "patience", "finetunes"}),
+        asked.prune.model_dump(exclude={"ratios"}),
+        asked.quantize.model_dump(exclude={"schemes"}),
+        *given,
+    )
+    journal.mkdir(parents=True, exist_ok=True)
+    for other in journal.iterdir():
+        if other.name != key:
+            shutil.rmtree(other)
+    (journal / key).mkdir(exist_ok=True)
+    return journal / key
 
 
 def _sensitivity(params: PressParams, bench: Bench, path: Path) -> list[dict[str, Any]]:
@@ -193,12 +211,12 @@ class _Workshop:
 
     def _drop(self, content: bytes) -> tuple[float, float]:
         """Points of accuracy lost on the validation images, and the upper end of the 95 % interval."""
-        val, evaluate = self.source.dataset.val, self.asked.evaluate
+        val = self.source.dataset.val
         right = [
             predict(session(model, 1), val.images_NHWC).argmax(1) == val.labels_N
             for model in (self.bench.dense, content)
         ]
-        _, high = drop_interval(*right, evaluate.bootstrap, evaluate.seed)
+        _, high = drop_interval(right[0], right[1], RESAMPLES, self.asked.press.seed)
         return float((right[0].mean() - right[1].mean()) * 100), high
 
 

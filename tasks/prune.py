@@ -1,9 +1,13 @@
-"""Remove channels from the dense model, then let it learn from the dense model what it lost."""
+"""Remove channels from the dense model; then let it learn what it lost.
+
+The dense model is its teacher. After each step the learning rate is re-wound: a schedule of its own,
+from the peak down (Renda, Frankle, Carbin 2020, arXiv:2003.02389).
+"""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +20,7 @@ from tasks.core.files import read_json, write_json
 from tasks.core.models import load_model, mac_count, parameter_count, save_model
 from tasks.core.params import PruneParams
 from tasks.core.progress import Progress
-from tasks.core.pruning import Pruner
+from tasks.core.pruning import Pruner, loss_gradients, recalibrate
 from tasks.core.recipes import note, write_history
 from tasks.core.transforms import BatchAugment
 
@@ -29,6 +33,9 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: flo
         data: the ingested data set.
         policy: policy.json of augment.
         ratio: share of the channels to remove.
+
+    Raises:
+        StageFailed: the network cannot be pruned, or the loss is not finite.
     """
     dataset = open_dataset(data)
     augment = BatchAugment(read_json(policy), params.augment_strength)
@@ -36,14 +43,24 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: flo
     with world() as ranks:
         dense, spec = load_model(model)
         torch.manual_seed(params.seed)
+        dense.to(ranks.device)
         student = copy.deepcopy(dense).train()
-        teacher = Teacher(dense.to(ranks.device), params.temperature, params.distill_weight)
+        teacher = Teacher(dense, params.temperature, params.distill_weight)
         pruner = Pruner(
-            student, spec.image_shape, ratio, params.criterion, params.scope, params.steps, params.round_to
+            student,
+            spec.image_shape,
+            ratio,
+            params.criterion,
+            params.scope,
+            params.steps,
+            params.round_to,
+            params.seed,
+            lambda: loss_gradients(student, dataset.train, augment.mean, augment.std),
         )
         with Progress("prune", params.epochs) as progress:
             for step in range(params.steps):
                 pruner.step()
+                recalibrate(student, dataset.train, augment.mean, augment.std)
                 recipe = Recipe(
                     epochs=_share(params.epochs, params.steps, step),
                     batch_size=params.batch_size,
@@ -77,10 +94,12 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: flo
         {
             "val_accuracy": history[-1].val_accuracy,
             "val_loss": history[-1].val_loss,
+            "collapsed": _collapsed(history[-1].val_accuracy, len(dataset.classes)),
             "parameters": parameters,
             "parameters_kept": parameters / dense_parameters,
             "macs": macs,
             "macs_kept": macs / dense_macs,
+            "kept_whole": [asdict(kept) for kept in pruner.kept_whole()],
         },
     )
 
@@ -88,6 +107,22 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: flo
 def _share(epochs: int, steps: int, step: int) -> int:
     """The epochs after a step: one each, and all the rest after the last, where they count most."""
     return epochs - (steps - 1) if step == steps - 1 else 1
+
+
+def _collapsed(accuracy: float, classes: int) -> bool:
+    """Whether little more than guessing is left; says so if it is.
+
+    Twice chance is the bar, but with few classes ten points above chance: 2 / 2 would always fail.
+    """
+    bar = min(2 / classes, 1 / classes + 0.1)
+    if accuracy > bar:
+        return False
+    print(
+        f"prune: accuracy has collapsed: {accuracy:.1%} on the validation images, where guessing gives "
+        f"{1 / classes:.1%}: remove less, or give it more steps and epochs",
+        flush=True,
+    )
+    return True
 
 
 if __name__ == "__main__":

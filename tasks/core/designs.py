@@ -133,7 +133,7 @@ class Bench:
         """The graph of `source` in the precision of `design`."""
         if not design.int8:
             return Made(source.graph)
-        reasons = dict.fromkeys(self.ranked[:design.float_layers], "among the layers that lose most in int8")
+        reasons = dict.fromkeys(self.ranked[: design.float_layers], "among the layers that lose most in int8")
         if design.float_depthwise:
             reasons |= dict.fromkeys(depthwise(source.graph), DEPTHWISE)
         reasons[classifier(source.graph)] = CLASSIFIER

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class Recipe:
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
     early_stopping: int = 0
+    bn_sparsity: float = 0.0
     seed: int = 0
 
 
@@ -112,6 +113,7 @@ def fit(
     parts = _Parts(model, optimizer, schedule, ema)
     history = parts.load(checkpoint, world.device)
     network = DistributedDataParallel(model) if world.size > 1 else model
+    scales: list[Tensor] = [module.weight for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
     while len(history) < recipe.epochs and not _stalled(history, recipe.early_stopping):
         epoch = len(history)
@@ -131,6 +133,8 @@ def fit(
                     loss = torch.lerp(loss, _distillation(logits_NK, x_NCHW, teacher), teacher.weight)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            if recipe.bn_sparsity:
+                _shrink(scales, recipe.bn_sparsity)
             optimizer.step()
             schedule.step()
             if ema is not None:
@@ -188,6 +192,14 @@ def _distillation(logits_NK: Tensor, x_NCHW: Tensor, teacher: Teacher) -> Tensor
     learnt_NK = F.log_softmax(logits_NK / teacher.temperature, 1)
     divergence = F.kl_div(learnt_NK, taught_NK.clone(), reduction="batchmean", log_target=True)
     return divergence * teacher.temperature**2  # keeps the gradients' size whatever the temperature
+
+
+@torch.no_grad()
+def _shrink(scales: list[Tensor], strength: float) -> None:
+    """Add the subgradient of `strength` * sum |scale|: network slimming, Liu et al. 2017, arXiv:1708.06519."""
+    torch._foreach_add_(
+        [cast(Tensor, scale.grad) for scale in scales], torch._foreach_sign(scales), alpha=strength
+    )
 
 
 def _validated(

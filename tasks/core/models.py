@@ -5,6 +5,7 @@ x_NCHW: N images, C channels (1 grey, 3 RGB), H rows, W columns. K: classes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,6 +100,21 @@ def _efficientnet_b0(spec: Spec) -> nn.Module:
     return cast(nn.Module, net)
 
 
+def _mobilenet_v2(spec: Spec) -> nn.Module:
+    from torchvision.models import mobilenet_v2
+
+    net = mobilenet_v2(num_classes=spec.num_classes, dropout=spec.dropout)
+    net.features[0][0] = _stem(net.features[0][0], spec)
+    # Its own forward pools by a function, which exports as a dozen nodes.
+    parts = {
+        "features": net.features,
+        "pool": GlobalMean(),
+        "flat": nn.Flatten(),
+        "classifier": net.classifier,
+    }
+    return nn.Sequential(OrderedDict(parts))
+
+
 def _resnet18(spec: Spec) -> nn.Module:
     from torchvision.models import resnet18
 
@@ -140,6 +156,7 @@ def _stem(conv: nn.Conv2d, spec: Spec) -> nn.Conv2d:
 
 ARCHITECTURES: dict[str, Callable[[Spec], nn.Module]] = {
     "resnet_small": _small_resnet,
+    "mobilenet_v2": _mobilenet_v2,
     "mobilenet_v3_small": _mobilenet_v3_small,
     "efficientnet_b0": _efficientnet_b0,
     "resnet18": _resnet18,
@@ -171,7 +188,8 @@ def mac_count(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
 # ---- saving: model.json says how wide every layer is, model.safetensors holds the numbers
 
-_SHAPES: dict[type[nn.Module], tuple[str, ...]] = {
+# The layers whose widths a model may have changed, and what says how wide each is.
+WIDTHS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Conv2d: ("in_channels", "out_channels", "groups"),
     nn.Linear: ("in_features", "out_features"),
     nn.BatchNorm2d: ("num_features",),
@@ -181,9 +199,9 @@ _SHAPES: dict[type[nn.Module], tuple[str, ...]] = {
 def save_model(model: nn.Module, spec: Spec, folder: Path) -> None:
     """Write model.json and model.safetensors to `folder`."""
     layers = {
-        name: {key: getattr(module, key) for key in _SHAPES[type(module)]}
+        name: {key: getattr(module, key) for key in WIDTHS[type(module)]}
         for name, module in model.named_modules()
-        if type(module) in _SHAPES
+        if type(module) in WIDTHS
     }
     write_json(folder / "model.json", {**asdict(spec), "layers": layers})
     # Contiguous: the bytes must not depend on the memory format that training liked best.

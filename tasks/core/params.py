@@ -21,7 +21,8 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
-Arch = Literal["resnet_small", "mobilenet_v3_small", "efficientnet_b0", "resnet18"]
+Arch = Literal["resnet_small", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet18"]
+Criterion = Literal["l1", "l2", "bn_scale", "taylor", "lamp", "random"]
 Scheme = Literal["fp32", "fp16", "int8", "int8_mixed", "int8_qat", "int8_dynamic", "int8_weights"]
 
 
@@ -176,6 +177,8 @@ class TrainParams(Params):
     """scales every range of augment; 0: no augmentation"""
     early_stopping: Annotated[int, Field(ge=0)] = 0
     """epochs without a better loss before the end; 0: off"""
+    bn_sparsity: NonNegative = 0.0
+    """L1 on batch norm's scales, for prune.criterion bn_scale (arXiv:1708.06519); 0: off"""
     seed: int = 0
     """of weights, order and augmentation"""
 
@@ -185,8 +188,8 @@ class PruneParams(Params):
 
     ratios: Annotated[list[Ratio], Field(min_length=1)]
     """of the channels, removed; a candidate each"""
-    criterion: Literal["l1", "l2", "bn_scale", "random"] = "l2"
-    """which channels matter least"""
+    criterion: Criterion = "l2"
+    """which channels matter least; bn_scale judges layers without batch norm by l2"""
     scope: Literal["uniform", "global"] = "uniform"
     """uniform: the same ratio everywhere; global: where it matters least"""
     steps: Count = 3

@@ -1,26 +1,235 @@
 """Structured pruning: whole channels leave, with everything that depended on them.
 
-A criterion is a name for a torch-pruning importance: a callable from a group of coupled layers to
-one score a channel. Fang et al. 2023, "DepGraph", arXiv:2301.12900.
+find_groups (of channels.py) finds what leaves together, `score` says how much each channel matters,
+`prune_channels` removes those that matter least: each can be called on its own, so that a search over
+ratios traces and scores once and then only cuts. `Pruner` does it all in steps.
+
+C: channels of a group. K: the weights of one layer that go with one channel. N: images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import torch
-import torch_pruning
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-# Each from its paper: magnitude, Li et al. 2016, arXiv:1608.08710; batch norm's scale, Liu et al.
-# 2017, arXiv:1708.06519; random is the control that the others must beat.
-CRITERIA: dict[str, Callable[[], Any]] = {
-    "l1": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=1),
-    "l2": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
-    "bn_scale": lambda: torch_pruning.importance.BNScaleImportance(),
-    "random": lambda: torch_pruning.importance.RandomImportance(),
+from tasks.core.channels import Group, Groups, KeptWhole, cut, find_groups
+from tasks.core.data import Split
+from tasks.core.engine import EVAL_BATCH
+from tasks.core.errors import BadInput, StageFailed
+from tasks.core.transforms import normalize
+
+LEAST_KEPT = 0.1  # of a group's channels, in a global scope: no layer is closed
+GRADIENT_BATCH = 64
+GRADIENT_IMAGES = 2048
+RECALIBRATION_IMAGES = 2000
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one layer holds for each channel of a group: the weights along its outputs, which make the
+    channel, or along its inputs, which read it; and their gradients on a batch, for taylor."""
+
+    layer: nn.Module
+    axis: Literal["out", "in"]
+    weights_CK: Tensor
+    gradients_CK: Tensor | None = None
+
+
+# ---- criteria: from the parts of a group to one score a channel, the least leaves first
+
+
+def l1(parts: Sequence[Part]) -> Tensor:
+    """Sum of absolute weights, the mean over the coupled layers, relative to the group's mean.
+
+    Li et al. 2016, arXiv:1608.08710.
+    """
+    return _relative(_mean(part.weights_CK.abs().sum(1) for part in parts))
+
+
+def l2(parts: Sequence[Part]) -> Tensor:
+    """As l1, with squared weights; it ranks the channels of a layer as their L2 norms do.
+
+    Li et al. 2016, arXiv:1608.08710.
+    """
+    return _relative(_energy(parts))
+
+
+def bn_scale(parts: Sequence[Part]) -> Tensor:
+    """Absolute scale of batch norm, the mean over the coupled norms, comparable between groups.
+
+    Liu et al. 2017, "network slimming", arXiv:1708.06519, which first trains with `train.bn_sparsity`.
+    A group without batch norm falls back to l2.
+    """
+    norms = [part for part in parts if isinstance(part.layer, nn.BatchNorm2d)]
+    return _mean(part.weights_CK.abs().sum(1) for part in norms) if norms else l2(parts)
+
+
+def taylor(parts: Sequence[Part]) -> Tensor:
+    """Square of the first-order change of the loss if the channel were zero, comparable between groups.
+
+    Molchanov et al. 2019, arXiv:1906.10771. Their gate on a channel has the gradient sum(weight *
+    gradient) over all weights that read the channel; none has to be put in. Over batches, the mean.
+    """
+    readers = [part for part in parts if part.axis == "in"]
+    change_C = torch.zeros(len(parts[0].weights_CK), device=parts[0].weights_CK.device)
+    for part in readers:
+        assert part.gradients_CK is not None, "taylor needs gradients"
+        change_C += (part.weights_CK * part.gradients_CK).sum(1)
+    return change_C.square()
+
+
+def lamp(parts: Sequence[Part]) -> Tensor:
+    """A channel's energy as a share of its own and that of all stronger channels of its group.
+
+    Lee et al. 2020, arXiv:2010.07611. Within a group it ranks as l2: only a global scope tells them
+    apart, where the strongest channel of every group scores 1 and stays.
+    """
+    energy_C = _energy(parts)
+    order = energy_C.argsort(stable=True)
+    rising_C = energy_C[order]
+    share_C = rising_C / rising_C.flip(0).cumsum(0).flip(0).clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.empty_like(energy_C).scatter_(0, order, share_C)
+
+
+def random(parts: Sequence[Part]) -> Tensor:
+    """The control that the others must beat; follows from torch's seed."""
+    return torch.rand(len(parts[0].weights_CK))
+
+
+CRITERIA: dict[str, Callable[[Sequence[Part]], Tensor]] = {
+    "l1": l1,
+    "l2": l2,
+    "bn_scale": bn_scale,
+    "taylor": taylor,
+    "lamp": lamp,
+    "random": random,
 }
+
+
+def _mean(scores: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(scores)).mean(0)
+
+
+def _energy(parts: Sequence[Part]) -> Tensor:
+    return _mean(part.weights_CK.square().sum(1) for part in parts)
+
+
+def _relative(scores_C: Tensor) -> Tensor:
+    return scores_C / scores_C.mean().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+# ---- from scores to a smaller network
+
+
+def score(
+    model: nn.Module,
+    groups: Groups,
+    criterion: str,
+    gradients: Iterable[Mapping[str, Tensor]] | None = None,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Scores_C of each group, by its name.
+
+    Args:
+        gradients: what `loss_gradients` gives, for taylor: the scores are the mean over its batches.
+        seed: of random.
+    """
+    sums: dict[str, list[Tensor]] = {group.name: [] for group in groups.prunable}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for batch in [None] if gradients is None else gradients:
+            for group in groups.prunable:
+                sums[group.name].append(CRITERIA[criterion](_parts(model, group, batch)).cpu())
+    return {name: _mean(scores) for name, scores in sums.items()}
+
+
+def _parts(model: nn.Module, group: Group, gradients: Mapping[str, Tensor] | None) -> list[Part]:
+    parts = []
+    for member in group.members:
+        layer = model.get_submodule(member.layer)
+        index_CM = member.index_CM.to(layer.weight.device)  # type: ignore[arg-type]
+
+        def rows(values: Tensor, axis: str = member.axis, index_CM: Tensor = index_CM) -> Tensor:
+            return (values if axis == "out" else values.transpose(0, 1))[index_CM].flatten(1)
+
+        gradient = None if gradients is None else rows(gradients[f"{member.layer}.weight"])
+        parts.append(Part(layer, member.axis, rows(layer.weight), gradient))  # type: ignore[arg-type]
+    return parts
+
+
+def prune_channels(
+    model: nn.Module,
+    groups: Groups,
+    scores: Mapping[str, Tensor],
+    ratios: float | Mapping[str, float],
+    scope: str = "uniform",
+    full: Mapping[str, int] | None = None,
+) -> Groups:
+    """Remove the channels with the lowest scores from `model`, in place and without tracing.
+
+    Widths are rounded to the nearest multiple of `groups.round_to`, and never to nothing.
+
+    Args:
+        groups: of a network with the same layers and widths.
+        scores: what `score` gave for such a network.
+        ratios: share of the channels that leave: of every group, or of each group by its name (one
+            without mention keeps all).
+        scope: "uniform" takes one ratio from every group, "global" from all channels together.
+        full: the widths that the ratios are shares of, by group; None: the present ones.
+
+    Returns:
+        The groups as they are now.
+
+    Raises:
+        BadInput: a ratio is not in [0, 1), or no group has this name.
+    """
+    full = full or {group.name: group.width for group in groups.prunable}
+    _check(ratios, full)
+    if not isinstance(ratios, Mapping) and scope == "global":
+        wanted = _global_widths(groups, scores, ratios, full)
+    else:
+        wanted = {
+            name: width * (1 - (ratios.get(name, 0.0) if isinstance(ratios, Mapping) else ratios))
+            for name, width in full.items()
+        }
+    gone = {}
+    for group in groups.prunable:
+        # Nearest, and up from the middle; the small term is for 16 * (1 - 0.25) and its like.
+        blocks = math.floor(wanted[group.name] / groups.round_to + 0.5 + 1e-9)
+        width = min(group.width, max(1, blocks) * groups.round_to)
+        gone[group.name] = scores[group.name].argsort(stable=True)[: group.width - width].tolist()
+    return cut(model, groups, gone)
+
+
+def _check(ratios: float | Mapping[str, float], full: Mapping[str, int]) -> None:
+    if isinstance(ratios, Mapping) and (unknown := sorted(set(ratios) - set(full))):
+        raise BadInput(
+            f"ratios: {', '.join(unknown)}: no such group of channels (there are: {', '.join(full)})"
+        )
+    for ratio in ratios.values() if isinstance(ratios, Mapping) else [ratios]:
+        if not 0 <= ratio < 1:
+            raise BadInput(f"ratios: {ratio} is not a share of the channels in [0, 1)")
+
+
+def _global_widths(
+    groups: Groups, scores: Mapping[str, Tensor], ratio: float, full: Mapping[str, int]
+) -> dict[str, float]:
+    """How wide each group is when the lowest scores of all groups together have left."""
+    leaving = round(sum(group.width for group in groups.prunable) - sum(full.values()) * (1 - ratio))
+    owner = torch.cat([torch.full((g.width,), i) for i, g in enumerate(groups.prunable)])
+    lowest = torch.cat([scores[g.name] for g in groups.prunable]).argsort(stable=True)[: max(0, leaving)]
+    taken = torch.bincount(owner[lowest], minlength=len(groups.prunable)).tolist()
+    return {
+        group.name: max(group.width - count, LEAST_KEPT * full[group.name])
+        for group, count in zip(groups.prunable, taken, strict=True)
+    }
 
 
 class Pruner:
@@ -28,8 +237,10 @@ class Pruner:
 
     Args:
         ratio: share of the channels that is gone after the last step.
-        scope: "uniform" takes this share of every group, "global" of all channels together.
-        round_to: every width stays a multiple of this (CPU kernels work on blocks of 8).
+        gradients: gives taylor those of the loss, anew in each step.
+
+    Raises:
+        StageFailed: the network cannot be traced, or nothing in it can be pruned.
     """
 
     def __init__(
@@ -41,28 +252,87 @@ class Pruner:
         scope: str,
         steps: int,
         round_to: int,
+        seed: int = 0,
+        gradients: Callable[[], Iterable[Mapping[str, Tensor]]] | None = None,
     ) -> None:
-        height, width, channels = image_shape
-        self._model = model
-        self._pruner = torch_pruning.pruner.BasePruner(
-            model,
-            torch.zeros(1, channels, height, width),
-            importance=CRITERIA[criterion](),
-            pruning_ratio=ratio,
-            global_pruning=scope == "global",
-            max_pruning_ratio=0.9,  # a global search must not close a layer
-            iterative_steps=steps,
-            round_to=round_to,
-            ignored_layers=[_classifier(model)],
-        )
+        self._model, self._ratio, self._scope, self._steps = model, ratio, scope, steps
+        self._criterion, self._seed, self._gradients = criterion, seed, gradients
+        self._groups = find_groups(model, image_shape, round_to)
+        self._full = {group.name: group.width for group in self._groups.prunable}
+        self._done = 0
+        if not self._full:
+            reasons = "; ".join(f"{kept.layer}: {kept.reason}" for kept in self._groups.kept_whole)
+            raise StageFailed(
+                f"nothing can be pruned: {reasons or 'no convolution or linear layer was found'}"
+            )
 
     def step(self) -> None:
         """Remove the next part."""
-        self._pruner.step()
-        # Slicing leaves weights in another memory format, which sums in another order.
-        self._model.to(memory_format=torch.channels_last)
+        self._done += 1
+        needed = self._gradients() if self._gradients and self._criterion == "taylor" else None
+        scores = score(self._model, self._groups, self._criterion, needed, self._seed)
+        ratio = self._ratio * self._done / self._steps
+        self._groups = prune_channels(self._model, self._groups, scores, ratio, self._scope, self._full)
+
+    def kept_whole(self) -> list[KeptWhole]:
+        """The layers that have lost nothing so far, and why."""
+        rounded = [
+            KeptWhole(group.name, f"none of its {group.width} channels leaves at this ratio")
+            for group in self._groups.prunable
+            if group.width == self._full[group.name]
+        ]
+        return [*self._groups.kept_whole, *rounded]
 
 
-def _classifier(model: nn.Module) -> nn.Module:
-    """The last linear layer, whose outputs are the classes."""
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+# ---- what is computed on training images
+
+
+def loss_gradients(
+    model: nn.Module, split: Split, mean: list[float], std: list[float], images: int = GRADIENT_IMAGES
+) -> Iterator[dict[str, Tensor]]:
+    """For each batch of a sample of `split`, the gradient of the loss by the name of the parameter."""
+    training = model.training
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    for x_NCHW, labels_N in _sample(model, split, mean, std, images, GRADIENT_BATCH):
+        with torch.enable_grad():
+            loss = F.cross_entropy(model.eval()(x_NCHW), labels_N)
+            gradients = torch.autograd.grad(loss, parameters)
+        model.train(training)
+        yield dict(zip(names, gradients, strict=True))
+
+
+@torch.inference_mode()
+def recalibrate(
+    model: nn.Module, split: Split, mean: list[float], std: list[float], images: int = RECALIBRATION_IMAGES
+) -> None:
+    """Compute batch norm's statistics anew, as the mean over batches of images without augmentation.
+
+    Those of the unpruned network no longer fit what its layers now put out. Li et al. 2020, "EagleEye",
+    arXiv:2007.02491.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    training, momenta = model.training, [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the cumulative mean
+        norm.train()
+    for x_NCHW, _ in _sample(model, split, mean, std, images, EVAL_BATCH):
+        model(x_NCHW)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.train(training)
+
+
+def _sample(
+    model: nn.Module, split: Split, mean: list[float], std: list[float], images: int, batch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Whole batches of (x_NCHW, labels_N), the same ones each time; one smaller batch if there are fewer."""
+    device = next(model.parameters()).device
+    order = np.random.default_rng(0).permutation(len(split))[:images]
+    size = min(batch, len(order))
+    for start in range(0, len(order) - size + 1, size):
+        rows = np.sort(order[start : start + size])
+        x_NHWC = torch.tensor(np.asarray(split.images_NHWC[rows]), device=device)
+        labels_N = torch.tensor(np.asarray(split.labels_N[rows]), device=device)
+        yield normalize(x_NHWC, mean, std), labels_N

@@ -41,7 +41,9 @@ def open_study(
         groups = [group.name for group in bench.groups.prunable]
         starts = [dict.fromkeys(groups, r) for r in UNIFORM if r <= params.max_ratio]
         for ratios in [*starts, *_advised(groups, rows)]:
-            fixed = {f"ratio.{group}": round(round(ratio / STEP) * STEP, 2) for group, ratio in ratios.items()}
+            fixed = {
+                f"ratio.{group}": round(round(ratio / STEP) * STEP, 2) for group, ratio in ratios.items()
+            }
             study.enqueue_trial({**fixed, "criterion": params.criteria[0], "int8": True, "float_layers": 0})
     return study
 

@@ -121,6 +121,21 @@ def test_fit_is_refused_when_the_ranks_do_not_divide_the_batch() -> None:
         fit(network(), RECIPE, TRAIN, VAL, BatchAugment(POLICY), 2, World(0, 3, torch.device("cpu")))
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_scales_of_batch_norm_shrink_when_bn_sparsity_is_on(optimizer: str) -> None:
+    scales = {}
+    for strength in (0.0, 0.02):
+        recipe = replace(RECIPE, epochs=6, optimizer=optimizer, bn_sparsity=strength)
+        if optimizer == "adamw":
+            recipe = replace(recipe, lr=0.005)
+        model = network()
+        assert train(model, recipe)[-1].val_accuracy > 0.9
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        scales[strength] = torch.cat([norm.weight.detach().abs() for norm in norms])
+    assert scales[0.02].mean() < 0.8 * scales[0.0].mean()
+    assert scales[0.02].quantile(0.1) < scales[0.0].quantile(0.1)
+
+
 def test_weight_decay_leaves_norms_and_biases_alone_when_it_is_large() -> None:
     recipe = replace(RECIPE, epochs=1, lr=1e-9, weight_decay=1e6, ema_decay=0.0, momentum=0.0)
     model = network()

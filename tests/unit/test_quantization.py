@@ -26,8 +26,8 @@ from tasks.core.quantization import (
 )
 from tasks.core.runtime import predict, session
 from tasks.core.schemes import SCHEMES, Made, Source
-from tests.networks import source_of
 from tasks.core.weights import WEIGHTED, packed_size, sparsity
+from tests.networks import SHAPE, source_of
 
 STATIC = ["int8", "int8_mixed", "int8_qat"]
 

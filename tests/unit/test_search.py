@@ -84,11 +84,15 @@ def study_of(bench: Bench, path: Path, *worths: Worth, select: SelectParams = AN
 def test_search_starts_with_uniform_ratios_when_it_is_new(bench: Bench, tmp_path: Path) -> None:
     study = open_study(PARAMS, bench, [], tmp_path / "log")
     designs = [suggest(ask(study, PARAMS), PARAMS, bench) for _ in range(6)]
-    assert [set(design.ratios.values()) for design in designs] == [{r} for r in (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)]
+    assert [set(design.ratios.values()) for design in designs] == [
+        {r} for r in (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)
+    ]
     assert all(design.int8 and not design.float_layers for design in designs)
 
 
-def test_search_starts_with_what_sensitivity_advises_when_it_was_measured(bench: Bench, tmp_path: Path) -> None:
+def test_search_starts_with_what_sensitivity_advises_when_it_was_measured(
+    bench: Bench, tmp_path: Path
+) -> None:
     first, *others = (group.name for group in bench.groups.prunable)
     rows = [{"group": "", "ratio": 0.0, "accuracy": 0.9}]
     rows += [{"group": first, "ratio": r, "accuracy": 0.1} for r in (0.25, 0.5)]

@@ -12,9 +12,9 @@ from tasks.tune import _study
 HOLD = """
 import sys, time
 from pathlib import Path
-from tasks.tune import _JournalLock
+from tasks.core.journal import _Lock
 
-_JournalLock(Path(sys.argv[1])).acquire()
+_Lock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 time.sleep(600)
 """

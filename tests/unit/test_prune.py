@@ -1,0 +1,98 @@
+"""The stage prune, on stripes: what it writes for each kind of ratio, and how it ends when it cannot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.core.data import Split
+from tasks.core.errors import StageFailed
+from tasks.core.models import Spec, load_model, save_model
+from tasks.core.params import PruneParams
+from tasks.prune import prune
+from tests.unit.test_engine import POLICY, TRAIN, VAL, network, train
+
+PARAMS = {"ratios": [0.5], "steps": 1, "epochs": 2, "batch_size": 32, "lr": 0.05}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders and the file that the stage reads."""
+    root = tmp_path_factory.mktemp("prune")
+    model = network()
+    assert train(model)[-1].val_accuracy > 0.95
+    folders = {"model": root / "train", "data": root / "ingest", "policy": root / "policy.json"}
+    for name in ("model", "data"):
+        folders[name].mkdir()
+    save_model(model, Spec("resnet_small", 8, 0.1, (16, 16, 1), 2), folders["model"])
+    write_data(folders["data"], {"train": TRAIN, "val": VAL, "test": VAL})
+    folders["policy"].write_text(json.dumps(POLICY))
+    return folders
+
+
+def write_data(folder: Path, splits: dict[str, Split]) -> None:
+    about = {
+        "classes": ["column", "row"], "image_shape": [16, 16, 1], "channel_mean": [0.3],
+        "channel_std": [0.3], "digest": "",
+    }  # fmt: skip
+    (folder / "dataset.json").write_text(json.dumps(about))
+    for name, split in splits.items():
+        np.save(folder / f"{name}_images.npy", split.images_NHWC)
+        np.save(folder / f"{name}_labels.npy", split.labels_N)
+
+
+def run(inputs: dict[str, Path], out: Path, ratio: str, **changes: Any) -> dict[str, Any]:
+    """metrics.json after the stage ran with `changes` to its parameters."""
+    out.mkdir(exist_ok=True)
+    prune(PruneParams(**{**PARAMS, **changes}), **inputs, ratio=float(ratio), out=out)
+    content: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize("criterion", ["l2", "taylor"])
+def test_stage_writes_a_smaller_model_that_sees_when_channels_leave(
+    inputs: dict[str, Path], tmp_path: Path, criterion: str
+) -> None:
+    metrics = run(inputs, tmp_path, "0.5", criterion=criterion, steps=2, round_to=4)
+    model, _ = load_model(tmp_path)
+    assert model.get_parameter("stem.0.weight").shape[0] == 4
+    assert metrics["parameters_kept"] < 0.35
+    assert metrics["val_accuracy"] > 0.8
+    assert metrics["collapsed"] is False
+    assert metrics["kept_whole"] == [{"layer": "head", "reason": "its outputs are the classes"}]
+    assert (tmp_path / "history.csv").read_text().count("\n") == 3
+
+
+def test_stage_says_that_accuracy_has_collapsed_when_nothing_was_recovered(
+    inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = run(inputs, tmp_path, "0.9", lr=1e-9, round_to=1, criterion="random")
+    assert metrics["val_accuracy"] <= 0.6
+    assert metrics["collapsed"] is True
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("prune: accuracy")]
+    assert len(said) == 1
+    assert "where guessing gives 50.0%" in said[0]
+
+
+def test_stage_fails_in_one_line_when_the_loss_is_not_finite(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match=r"the loss is (nan|inf) in epoch 1: lower lr"):
+        run(inputs, tmp_path, "0.5", round_to=4, lr=1e30)
+
+
+def test_stage_fails_in_one_line_when_no_group_is_wide_enough(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(StageFailed, match=r"^nothing can be pruned: stem.0: it has 8 channels, and widths"):
+        run(inputs, tmp_path, "0.5", round_to=64)
+
+
+def test_stage_writes_the_same_bytes_when_run_twice(inputs: dict[str, Path], tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    run(inputs, tmp_path / "one", "0.5", criterion="random", round_to=4)
+    torch.manual_seed(2)
+    run(inputs, tmp_path / "two", "0.5", criterion="random", round_to=4)
+    for name in ("model.json", "model.safetensors", "metrics.json", "history.csv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
