@@ -1,8 +1,4 @@
-"""Remove channels from the dense model; then let it learn what it lost.
-
-The dense model is its teacher. After each step the learning rate is re-wound: a schedule of its own,
-from the peak down (Renda, Frankle, Carbin 2020, arXiv:2003.02389).
-"""
+"""Remove channels, or single weights, from the dense model; then let it learn what it lost."""
 
 from __future__ import annotations
 
@@ -11,30 +7,35 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from tasks.core.cli import main
-from tasks.core.data import open_dataset
+from tasks.core.data import Dataset, open_dataset
 from tasks.core.dist import world
-from tasks.core.engine import Epoch, Recipe, Teacher, fit
+from tasks.core.engine import Epoch
+from tasks.core.errors import BadInput
 from tasks.core.files import read_json, write_json
-from tasks.core.models import load_model, mac_count, parameter_count, save_model
-from tasks.core.params import PruneParams
+from tasks.core.models import Spec, load_model, mac_count, parameter_count, save_model
+from tasks.core.params import SPARSE, SPARSE_2OF4, PruneParams, check_ratio
 from tasks.core.progress import Progress
 from tasks.core.pruning import Pruner, loss_gradients, recalibrate
 from tasks.core.recipes import note, write_history
+from tasks.core.recovery import recover
+from tasks.core.sparsity import PATTERN, Sparsifier, sparsity
 from tasks.core.transforms import BatchAugment
 
 
-def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: float, out: Path) -> None:
+def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str, out: Path) -> None:
     """Prune in steps, training after each; write the model, its history.csv and metrics.json.
 
     Args:
         model: folder of the dense model, which is also the teacher.
         data: the ingested data set.
         policy: policy.json of augment.
-        ratio: share of the channels to remove.
+        ratio: share of the channels to remove; or sparse-SHARE, sparse-2of4: weights to set to zero.
 
     Raises:
+        BadInput: `ratio` is none of these.
         StageFailed: the network cannot be pruned, or the loss is not finite.
     """
     dataset = open_dataset(data)
@@ -45,45 +46,24 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: flo
         torch.manual_seed(params.seed)
         dense.to(ranks.device)
         student = copy.deepcopy(dense).train()
-        teacher = Teacher(dense, params.temperature, params.distill_weight)
-        pruner = Pruner(
-            student,
-            spec.image_shape,
-            ratio,
-            params.criterion,
-            params.scope,
-            params.steps,
-            params.round_to,
-            params.seed,
-            lambda: loss_gradients(student, dataset.train, augment.mean, augment.std),
-        )
+        method = _method(params, ratio, student, spec, dataset, augment)
         with Progress("prune", params.epochs) as progress:
             for step in range(params.steps):
-                pruner.step()
+                method.step()
                 recalibrate(student, dataset.train, augment.mean, augment.std)
-                recipe = Recipe(
-                    epochs=_share(params.epochs, params.steps, step),
-                    batch_size=params.batch_size,
-                    lr=params.lr,
-                    warmup_epochs=0.1,  # the weights are trained: only momentum has to build up
-                    ema_decay=params.ema_decay,
-                    seed=params.seed + step,
-                )
                 before = len(history)
-                history += [
-                    replace(row, epoch=before + row.epoch)
-                    for row in fit(
-                        student,
-                        recipe,
-                        dataset.train,
-                        dataset.val,
-                        augment,
-                        len(dataset.classes),
-                        ranks,
-                        teacher=teacher,
-                        on_epoch=lambda row: progress.step(note(row)),
-                    )
-                ]
+                rows = recover(
+                    student,
+                    dense,
+                    params,
+                    dataset,
+                    augment,
+                    ranks,
+                    epochs=_share(params.epochs, params.steps, step),
+                    seed=params.seed + step,
+                    on_epoch=lambda row: progress.step(note(row)),
+                )
+                history += [replace(row, epoch=before + row.epoch) for row in rows]
     student.cpu()
     save_model(student, spec, out)
     write_history(history, out / "history.csv")
@@ -99,8 +79,33 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: flo
             "parameters_kept": parameters / dense_parameters,
             "macs": macs,
             "macs_kept": macs / dense_macs,
-            "kept_whole": [asdict(kept) for kept in pruner.kept_whole()],
+            "sparsity": sparsity(student),
+            "kept_whole": [asdict(kept) for kept in method.kept_whole()],
         },
+    )
+
+
+def _method(
+    params: PruneParams, ratio: str, student: nn.Module, spec: Spec, dataset: Dataset, augment: BatchAugment
+) -> Pruner | Sparsifier:
+    """What takes channels, or weights, away from the student, step by step."""
+    try:
+        amount = check_ratio(ratio)
+    except ValueError as error:
+        raise BadInput(f"--ratio {ratio}: {error}") from None
+    if isinstance(amount, str):
+        share = PATTERN if amount == SPARSE_2OF4 else float(amount.removeprefix(SPARSE))
+        return Sparsifier(student, spec.image_shape, share, params.steps)
+    return Pruner(
+        student,
+        spec.image_shape,
+        amount,
+        params.criterion,
+        params.scope,
+        params.steps,
+        params.round_to,
+        params.seed,
+        lambda: loss_gradients(student, dataset.train, augment.mean, augment.std),
     )
 
 

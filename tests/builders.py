@@ -126,7 +126,7 @@ class Folders:
     @property
     def report(self) -> dict[str, Path]:
         names = {"evaluation": "evaluate", "data": "ingest", "augment": "augment", "tune": "tune"}
-        names |= {"train": "train", "prune": "prune", "selection": "select"}
+        names |= {"train": "train", "prune": "prune", "press": "press", "selection": "select"}
         return {**self._under(names), "settings": self.root / "params.yaml"}
 
     def _under(self, names: dict[str, str]) -> dict[str, Path]:
@@ -143,6 +143,7 @@ def build(
     side: int = 28,
     hostile: str = "",
     per_class: int = 100,
+    pressed: bool = True,
 ) -> Folders:
     """All folders but data/select. `hostile` is put wherever text comes from the data."""
     root.mkdir(parents=True, exist_ok=True)
@@ -157,6 +158,7 @@ def build(
     _train(root / "train")
     for ratio in PARAMS["prune"]["ratios"]:
         _prune(root / "prune" / str(ratio), ratio)
+    _press(root / "press", pressed, hostile)
     for made in candidates:
         _quantize(root / "quantize" / made.name, made, side, channels, len(names))
     _evaluate(root / "evaluate", names, candidates, mistaken, per_class)
@@ -362,6 +364,39 @@ def _prune(folder: Path, ratio: float) -> None:
         "parameters": int(78_026 * (1 - ratio) ** 2),
         "macs": 3_000_000,
     }
+    _json(folder / "metrics.json", metrics)
+
+
+def _press(folder: Path, pressed: bool, hostile: str) -> None:
+    folder.mkdir()
+    groups = [f"stem.0{hostile}", "blocks.0.conv1", "blocks.1.conv1"]
+    columns = ["number", "state", "accuracy", "latency_ms", "speedup", "size_bytes", "hypervolume", "front"]
+    columns += ["candidate", *(f"ratio.{group}" for group in groups), "criterion", "int8", "float_layers"]
+    rng = np.random.default_rng(3)
+    trials = []
+    for number in range(20 if pressed else 0):
+        speedup = 1 + number / 4
+        front = number % 5 == 4
+        accuracy = round(0.9 - 0.03 * number - (0 if front else rng.uniform(0, 0.2)), 4)
+        row = [number, "complete", accuracy, 0.2 / speedup, speedup, 300_000 - 9_000 * number, 1 + number / 9]
+        row += [front, {9: "press-1", 14: "press-2"}.get(number, ""), 0.3, 0.4, 0.5, "l2", True, number % 3]
+        trials.append(row)
+    _csv(folder / "trials.csv", columns, trials)
+    sensitivity = [["", 0.0, 0.9, 0.2, 1.0, 300_000]] if pressed else []
+    for i, group in enumerate(groups if pressed else []):
+        for ratio in (0.25, 0.5, 0.75):
+            sensitivity.append([group, ratio, 0.9 - ratio * (i + 1) / 5, 0.2 - ratio / 9, 1 + ratio, 250_000])
+    columns = ["group", "ratio", "accuracy", "latency_ms", "speedup", "size_bytes"]
+    _csv(folder / "sensitivity.csv", columns, sensitivity)
+    found = {
+        f"press-{i}": {"trial": 4 + 5 * i, "val_drop_points": 0.2, "val_drop_high": 0.5, "within_bar": True}
+        for i in (1, 2)
+    }
+    metrics = (
+        {"trials": 20, "front": 4, "hypervolume": 3.1, "candidates": found}
+        if pressed
+        else {"trials": 0, "candidates": {}}
+    )
     _json(folder / "metrics.json", metrics)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.core.errors import BadInput
 
@@ -24,6 +24,33 @@ Count = Annotated[int, Field(ge=1)]
 Arch = Literal["resnet_small", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet18"]
 Criterion = Literal["l1", "l2", "bn_scale", "taylor", "lamp", "random"]
 Scheme = Literal["fp32", "fp16", "int8", "int8_mixed", "int8_qat", "int8_dynamic", "int8_weights"]
+
+
+def check_ratio(value: object) -> float | str:
+    """What prune does to a candidate: a share of the channels, or "sparse-SHARE", or "sparse-2of4".
+
+    The words stand in the candidate's name and folder as they are.
+
+    Raises:
+        ValueError: it is none of them, or a share is not between 0 and 1.
+    """
+    if value == SPARSE_2OF4:
+        return SPARSE_2OF4
+    text = str(value)
+    try:
+        share = float(text.removeprefix(SPARSE))
+    except ValueError:
+        raise ValueError(
+            "must be a share of the channels between 0 and 1, sparse-SHARE (0.8, say) or sparse-2of4"
+        ) from None
+    if not 0 < share < 1:
+        raise ValueError("the share must be between 0 and 1")
+    return text if text.startswith(SPARSE) else share
+
+
+SPARSE = "sparse-"
+SPARSE_2OF4 = "sparse-2of4"
+PruneRatio = Annotated[Ratio | str, BeforeValidator(check_ratio)]
 
 
 class Params(BaseModel):
@@ -184,10 +211,10 @@ class TrainParams(Params):
 
 
 class PruneParams(Params):
-    """Structured pruning and the recovery by distillation from the dense model."""
+    """Structured pruning or sparsity, and the recovery by distillation from the dense model."""
 
-    ratios: Annotated[list[Ratio], Field(min_length=1)]
-    """of the channels, removed; a candidate each"""
+    ratios: Annotated[list[PruneRatio], Field(min_length=1)]
+    """a candidate each: share of the channels removed; sparse-0.8, sparse-2of4: single weights set to zero"""
     criterion: Criterion = "l2"
     """which channels matter least; bn_scale judges layers without batch norm by l2"""
     scope: Literal["uniform", "global"] = "uniform"

@@ -23,6 +23,7 @@ from tasks.core.candidates import (
 from tasks.core.charts import Dot, Line
 from tasks.core.data import Dataset
 from tasks.core.page import milliseconds, percent, points, times
+from tasks.core.params import SPARSE
 from tasks.core.pictures import PIXEL_ART, file_uri, image_uri
 
 MATRIX_CLASSES = 30  # the largest confusion matrix that a reader can use
@@ -31,7 +32,7 @@ TRIALS = 10
 GROUPS = 6  # curves of sensitivity: as many as there are tones
 PAIRS = 8
 REASONS = 100  # files listed as left out
-SPARSE = 0.3  # share of zeros from which they are worth a word
+WORTH_A_WORD = 0.3  # share of zeros
 
 
 def answer(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def candidates(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[s
         "table": table,
         "scatter": scatter,
         "front": [c.name for c in front],
-        "sparse": [c.name for c in order if c.sparsity > SPARSE],
+        "sparse": [c.name for c in order if c.sparsity > WORTH_A_WORD],
         "bar": bar,
     }
 
@@ -133,11 +134,12 @@ def nodes(rows: Mapping[str, Candidate], detail: dict[str, Any]) -> dict[str, An
     return {"rows": _fastest_first(rows), "float": float_nodes(detail.get("nodes", []))}
 
 
-def learning(train: Path, prune: Path, ratios: list[float]) -> dict[str, Any]:
-    """Accuracy and loss over the epochs, of the dense model and of those pruned by `ratios`."""
+def learning(train: Path, prune: Path, ratios: list[float | str]) -> dict[str, Any]:
+    """Accuracy and loss over the epochs, of the dense model and of those pruned by `ratios`: shares of
+    the channels, or a kind of sparsity in words, which come last."""
     history = read_table(train / "history.csv")
     trained = read_result(train / "metrics.json")
-    pruned = {str(ratio): read_table(prune / str(ratio) / "history.csv") for ratio in sorted(ratios)}
+    pruned = {str(ratio): read_table(prune / str(ratio) / "history.csv") for ratio in sorted(ratios, key=str)}
     dense_accuracy = [
         Line("training", _curve(history, "train_accuracy", 100), 2, dashed=True),
         Line("validation", _curve(history, "val_accuracy", 100), 1, marks=True),
@@ -147,7 +149,13 @@ def learning(train: Path, prune: Path, ratios: list[float]) -> dict[str, Any]:
         Line("validation", _curve(history, "val_loss"), 1, marks=True),
     ]
     pruned_accuracy = [
-        Line(f"{ratio} removed", _curve(rows, "val_accuracy", 100), _tone(i), i % 2 == 1, marks=True)
+        Line(
+            ratio if ratio.startswith(SPARSE) else f"{ratio} removed",
+            _curve(rows, "val_accuracy", 100),
+            _tone(i),
+            i % 2 == 1,
+            marks=True,
+        )
         for i, (ratio, rows) in enumerate(pruned.items())
     ]
     final = 100 * trained["val_accuracy"]

@@ -135,7 +135,7 @@ def test_params_lists_every_key_when_asked_for_json(toy: Path) -> None:
 
 def test_keys_say_what_a_value_may_be_when_types_are_nested() -> None:
     keys = {key.name: key.type for key in describe.keys(Pipeline.model_validate(SMALLEST))}
-    assert keys["prune.ratios"] == "list of number > 0, < 1"
+    assert keys["prune.ratios"] == "list of number > 0, < 1 or string"
     assert keys["ingest.size"] == "auto or integer >= 8, <= 512"
     assert keys["tune.space"] == "mapping to {low, high, log} or {choices}"
 

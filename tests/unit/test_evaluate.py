@@ -31,15 +31,22 @@ def test_evaluate_writes_the_proof_of_every_candidate_when_run(tmp_path: Path) -
         (folder / "model.onnx").write_bytes(rows_model(90.0 if name == "dense-int8" else 0.0))
         described = {"parameters": 4, "macs": 8, "nodes_int8": 0, "nodes_fp32": 1}
         write_json(folder / "metrics.json", described | ({"nodes": nodes} if name == "dense-int8" else {}))
+    press = tmp_path / "press" / "1"
+    press.mkdir(parents=True)
+    (press / "model.onnx").write_bytes(rows_model(0.0))
+    write_json(press / "metrics.json", {"parameters": 2, "macs": 4, "nodes_int8": 1, "nodes_fp32": 0})
+    write_json(press.parent / "metrics.json", {"trials": 9, "candidates": {"press-1": {}}})
     settings = tmp_path / "params.yaml"
     settings.write_text(
         "{ingest: {source: unused}, prune: {ratios: [0.5]}, quantize: {schemes: [fp32, int8]}}",
         encoding="utf-8",
     )
     params = EvaluateParams(repeats=20, bootstrap=100)
-    evaluate(params, tmp_path / "quantize", tmp_path / "ingest", settings, tmp_path)
+    evaluate(params, tmp_path / "quantize", press.parent, tmp_path / "ingest", settings, tmp_path)
     accuracy, latency = read_json(tmp_path / "accuracy.json"), read_json(tmp_path / "latency.json")
     dense, other = accuracy["dense-fp32"], accuracy["dense-int8"]
+    assert accuracy["press-1"]["parameters"] == 2
+    assert latency["candidates"]["press-1"]["b1_t1"]["p50_ms"] > 0
     assert (dense["accuracy"], dense["mcnemar_p"], "nodes" in dense) == (1.0, 1.0, False)
     assert (other["accuracy"], other["nodes"]) == (0.75, nodes)
     assert other["mcnemar_p"] == pytest.approx(2 / 2**10)

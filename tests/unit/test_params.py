@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tasks.core.errors import BadInput
-from tasks.core.params import TrainParams, load_pipeline, load_section
+from tasks.core.params import PruneParams, TrainParams, load_pipeline, load_section
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,11 @@ def test_pipeline_is_accepted_when_it_is_the_committed_one() -> None:
         ("train: {epochs: many}", ["train.epochs", "integer", "'many'"]),
         ("train: {epochs: 0}", ["train.epochs", "greater than or equal to 1"]),
         ("train: {lr: .nan}", ["train.lr", "finite"]),
-        ("prune: {ratios: [0.5, 1.5]}", ["prune.ratios.1", "less than 1"]),
+        ("prune: {ratios: [0.5, 1.5]}", ["prune.ratios.1", "between 0 and 1", "1.5"]),
+        ("prune: {ratios: [0.5, sparse-1.5]}", ["prune.ratios.1", "between 0 and 1", "sparse-1.5"]),
+        ("prune: {ratios: [sparse]}", ["prune.ratios.0", "sparse-2of4", "'sparse'"]),
+        ("prune: {ratios: [sparse-2of4, sparse-2of4]}", ["prune", "twice"]),
+        ("prune: {ratios: [true]}", ["prune.ratios.0", "share of the channels", "True"]),
         ("prune: {ratios: [0.5, 0.5]}", ["prune", "twice"]),
         ("prune: {steps: 9, epochs: 3}", ["prune", "steps (9)"]),
         ("quantize: {schemes: [int8]}", ["quantize", "fp32 is missing"]),
@@ -60,6 +64,12 @@ def test_pipeline_is_refused_in_one_line_when_the_file_is_no_mapping(
 ) -> None:
     with pytest.raises(BadInput, match=words):
         load_pipeline(write(tmp_path, text))
+
+
+def test_ratios_keep_their_words_when_they_name_sparsity(tmp_path: Path) -> None:
+    path = write(tmp_path, "prune: {ratios: [0.50, sparse-0.80, sparse-2of4], epochs: 6}")
+    params: PruneParams = load_section("prune", path)
+    assert params.ratios == [0.5, "sparse-0.80", "sparse-2of4"], "folders are named by these words"
 
 
 def test_section_takes_the_values_of_best_when_tuning_found_some(tmp_path: Path) -> None:

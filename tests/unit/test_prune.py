@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tasks.core.data import Split
-from tasks.core.errors import StageFailed
+from tasks.core.errors import BadInput, StageFailed
 from tasks.core.models import Spec, load_model, save_model
 from tasks.core.params import PruneParams
+from tasks.core.sparsity import sparsity
 from tasks.prune import prune
 from tests.unit.test_engine import POLICY, TRAIN, VAL, network, train
 
@@ -47,7 +48,7 @@ def write_data(folder: Path, splits: dict[str, Split]) -> None:
 def run(inputs: dict[str, Path], out: Path, ratio: str, **changes: Any) -> dict[str, Any]:
     """metrics.json after the stage ran with `changes` to its parameters."""
     out.mkdir(exist_ok=True)
-    prune(PruneParams(**{**PARAMS, **changes}), **inputs, ratio=float(ratio), out=out)
+    prune(PruneParams(**{**PARAMS, **changes}), **inputs, ratio=ratio, out=out)
     content: dict[str, Any] = json.loads((out / "metrics.json").read_text())
     return content
 
@@ -61,15 +62,27 @@ def test_stage_writes_a_smaller_model_that_sees_when_channels_leave(
     assert model.get_parameter("stem.0.weight").shape[0] == 4
     assert metrics["parameters_kept"] < 0.35
     assert metrics["val_accuracy"] > 0.8
+    assert metrics["sparsity"] == 0
     assert metrics["collapsed"] is False
     assert metrics["kept_whole"] == [{"layer": "head", "reason": "its outputs are the classes"}]
     assert (tmp_path / "history.csv").read_text().count("\n") == 3
 
 
+@pytest.mark.parametrize(("ratio", "zero"), [("sparse-0.75", 0.75), ("sparse-2of4", 0.49)])
+def test_stage_writes_a_model_with_zeros_when_weights_are_set_to_zero(
+    inputs: dict[str, Path], tmp_path: Path, ratio: str, zero: float
+) -> None:
+    metrics = run(inputs, tmp_path, ratio)
+    model, _ = load_model(tmp_path)
+    assert sparsity(model) == metrics["sparsity"] == pytest.approx(zero, abs=0.01)
+    assert metrics["parameters_kept"] == metrics["macs_kept"] == 1
+    assert metrics["val_accuracy"] > 0.8
+
+
 def test_stage_says_that_accuracy_has_collapsed_when_nothing_was_recovered(
     inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = run(inputs, tmp_path, "0.9", lr=1e-9, round_to=1, criterion="random")
+    metrics = run(inputs, tmp_path, "sparse-0.999", lr=1e-9)
     assert metrics["val_accuracy"] <= 0.6
     assert metrics["collapsed"] is True
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("prune: accuracy")]
@@ -87,6 +100,14 @@ def test_stage_fails_in_one_line_when_no_group_is_wide_enough(
 ) -> None:
     with pytest.raises(StageFailed, match=r"^nothing can be pruned: stem.0: it has 8 channels, and widths"):
         run(inputs, tmp_path, "0.5", round_to=64)
+
+
+@pytest.mark.parametrize("ratio", ["1.5", "half", "sparse-", "nan"])
+def test_stage_is_refused_in_one_line_when_the_ratio_is_none(
+    inputs: dict[str, Path], tmp_path: Path, ratio: str
+) -> None:
+    with pytest.raises(BadInput, match=f"^--ratio {ratio}: .*between 0 and 1"):
+        run(inputs, tmp_path, ratio)
 
 
 def test_stage_writes_the_same_bytes_when_run_twice(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tasks.core.errors import BadInput, StageFailed
 from tasks.core.page import count, milliseconds, p_value, percent, points, short, size, times
 from tasks.core.params import ReportParams, SelectParams
 from tasks.core.pictures import LARGEST, image_uri
-from tasks.core.sections import headline
+from tasks.core.sections import headline, learning
 from tasks.report import report
 from tasks.select import select
 from tests.builders import CANDIDATES, Folders, Made, build
@@ -345,6 +345,13 @@ def test_settings_of_the_registry_stay_out_when_shown(tmp_path: Path) -> None:
     assert "<h3>registry</h3>" not in page
     assert "<h3>prune</h3>" in page
     assert json.dumps([0.25, 0.5, 0.625])[1:-1] in page
+
+
+def test_sparse_models_come_last_in_words_when_the_learning_is_shown(tmp_path: Path) -> None:
+    build(tmp_path)
+    shutil.copytree(tmp_path / "prune/0.5", tmp_path / "prune/sparse-0.8")
+    shown = learning(tmp_path / "train", tmp_path / "prune", ["sparse-0.8", 0.5, 0.25])
+    assert [row[0] for row in shown["left"]] == ["0", "0.25", "0.5", "sparse-0.8"]
 
 
 def test_ratio_stays_out_when_params_no_longer_ask_for_it(tmp_path: Path) -> None:
