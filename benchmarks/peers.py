@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# OpenVINO, NNCF and Olive report their use; these are the switches that they have against it.
-QUIET = {"CI": "true", "NNCF_CI": "1", "OLIVE_DISABLE_TELEMETRY": "1"}
+# They all report their use; these are the switches that they have against it, read when they are imported.
+QUIET = {"CI": "true", "NNCF_CI": "1", "OLIVE_DISABLE_TELEMETRY": "1", "ORT_DISABLE_TELEMETRY": "1"}
 INPUT = "x_NCHW"
 BATCH = 32  # calibration images at a time, where more than one can be
 MAX_DROP = 0.01  # of accuracy: NNCF's own default, and our bar
