@@ -2,10 +2,12 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+BENCHMARKS := $(filter-out $(patsubst %,benchmarks/%.py,common compression contenders peers),$(wildcard benchmarks/*.py))
+SITE := -c 'import site; print(site.getsitepackages()[0])'
 UV := uv -q pip compile --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	--no-header --no-emit-index-url pyproject.toml
 
-.PHONY: run test fast ui bench lock clean
+.PHONY: run test fast ui bench compression lock clean
 
 run: .venv/run  ## obtain Fashion-MNIST and run the whole pipeline
 	modelpress fetch fashion-mnist
@@ -23,8 +25,11 @@ fast: .venv/test  ## the tests that take seconds
 ui: .venv/run  ## the Prefect and MLflow servers, on loopback
 	modelpress ui
 
-bench: .venv/test  ## every benchmark, one after another, on a quiet machine
-	set -e; for script in $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)); do python $$script; done
+bench: .venv/test  ## every benchmark but compression, one after another, on a quiet machine
+	set -e; for script in $(BENCHMARKS); do python $$script; done
+
+compression: .venv-peers/ready  ## ours against other compressors, on a quiet machine; after a run
+	.venv-peers/bin/python benchmarks/compression.py $(ARGS)
 
 lock:  ## resolve pyproject.toml anew; needs uv
 	$(UV) --upgrade -o requirements.lock
@@ -36,6 +41,15 @@ lock:  ## resolve pyproject.toml anew; needs uv
 .venv/test: requirements-test.lock pyproject.toml
 	$(call install,requirements-test.lock)
 	touch .venv/run
+
+# An environment on top of .venv: what the peers need more or otherwise is here, and .venv stays as it is.
+# onnx-neural-compressor asks for numpy<2, but runs with 2.
+.venv-peers/ready: .venv/run pyproject.toml
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv --without-pip .venv-peers
+	echo "import site; site.addsitedir('$$($(BIN)/python $(SITE))')" >"$$(.venv-peers/bin/python $(SITE))/venv.pth"
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[peers]'
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps onnx-neural-compressor==1.0
+	touch $@
 
 # --no-deps: the lock is complete, and pip need not resolve it once more.
 define install

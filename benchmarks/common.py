@@ -50,10 +50,14 @@ def write_result(name: str, payload: Mapping[str, Any], packages: tuple[str, ...
     """Write benchmarks/results/NAME.json: `payload`, the machine, versions and the command line."""
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = {
+    write_json(path, {**payload, **about(packages)})
+    return path
+
+
+def about(packages: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The command line, the machine, and the versions of Python and of `packages`."""
+    return {
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "machine": fingerprint(),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
     }
-    write_json(path, {**payload, **about})
-    return path
