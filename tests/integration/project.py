@@ -23,6 +23,7 @@ TINY: dict[str, Any] = {
     "train": {"width": 16, "epochs": 4, "batch_size": 64, "lr": 0.1},
     "prune": {"ratios": [0.5], "steps": 1, "epochs": 2, "lr": 0.05, "batch_size": 64},
     "quantize": {"schemes": ["fp32", "int8"], "calibration_images": 64},
+    "press": {"trials": 4, "finetunes": 1, "sensitivity": [0.5], "images": 100, "criteria": ["l2"]},
     "evaluate": {"repeats": 20, "bootstrap": 500},
     "select": {"max_drop_points": 5.0},
     "report": {"title": "Digits", "mistakes": 4},

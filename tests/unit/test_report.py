@@ -80,7 +80,7 @@ def test_answer_comes_first_when_a_candidate_was_selected(tmp_path: Path) -> Non
     text = text_of(make(tmp_path / "data"))
     first = text.index("3.19\u00d7 faster, 3.59\u00d7 smaller, 0.46 points less accurate")
     assert first < text.index("91.85 %") < text.index("95 % interval 0.05 to 0.87") < text.index("Candidates")
-    sections = ["Candidates", "Accuracy against latency and size", "Nodes", "Learning", "Tuning"]
+    sections = ["Candidates", "Accuracy against latency and size", "Nodes", "Learning", "Tuning", "Search"]
     sections += [
         "Where the selected model errs",
         "Most confident mistakes",
