@@ -296,8 +296,8 @@ class PressParams(Params):
     """designs that are trained: each halves the interval in which the fastest within the bar is sought"""
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     """Bayesian (arXiv:2304.11127), evolutionary (Deb et al. 2002) or random"""
-    criteria: Annotated[list[Criterion], Field(min_length=1)] = ["l2", "taylor"]
-    """that a design may choose from"""
+    criteria: Annotated[list[Criterion], Field(min_length=1)] = ["taylor", "l2"]
+    """that a design may choose from; sensitivity is measured with the first"""
     max_ratio: Ratio = 0.8
     """the largest share of a group's channels that may leave"""
     sensitivity: list[Ratio] = [0.25, 0.5, 0.75]

@@ -29,8 +29,8 @@ GROWTH = 0.002  # of the hypervolume, relative, that counts as growing
 def open_study(
     params: PressParams, bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path
 ) -> optuna.Study:
-    """The study at `path`; a new one begins with the same ratio everywhere, and with what `rows` of
-    `designs.sensitivity` advise."""
+    """The study at `path`; a new one begins with the same ratio everywhere, by each criterion, and with what
+    `rows` of `designs.sensitivity` advise."""
     study = optuna.create_study(
         storage=open_storage(path),
         study_name="press",
@@ -39,12 +39,14 @@ def open_study(
     )
     if not study.trials:
         groups = [group.name for group in bench.groups.prunable]
-        starts = [dict.fromkeys(groups, r) for r in UNIFORM if r <= params.max_ratio]
-        for ratios in [*starts, *_advised(groups, rows)]:
+        even = [dict.fromkeys(groups, ratio) for ratio in UNIFORM if ratio <= params.max_ratio]
+        first, *others = params.criteria
+        starts = [(first, ratios) for ratios in [*even, *_advised(groups, rows)]]
+        for criterion, ratios in [*starts, *((other, ratios) for other in others for ratios in even[1:])]:
             fixed = {
                 f"ratio.{group}": round(round(ratio / STEP) * STEP, 2) for group, ratio in ratios.items()
             }
-            study.enqueue_trial({**fixed, "criterion": params.criteria[0], "int8": True, "float_layers": 0})
+            study.enqueue_trial({**fixed, "criterion": criterion, "int8": True, "float_layers": 0})
     return study
 
 
