@@ -34,7 +34,10 @@ from tasks.core.files import read_json
 
 ROOT = Path(__file__).parents[1]
 RAW = Path("data/raw/fashion-mnist")
-SHORT = ("tune.trials=2", "tune.epochs=1", "train.epochs=1", "prune.epochs=1")
+SHORT = (
+    *("tune.trials=2", "tune.epochs=1", "train.epochs=1", "prune.epochs=1"),
+    *("press.trials=4", "press.finetunes=1"),
+)
 MODELPRESS = [sys.executable, "-m", "flows.cli", "run"]
 REPRO = [sys.executable, "-m", "dvc", "repro"]
 COLD_TARGET, CACHED_TARGET = 1.1, 1.5
