@@ -89,7 +89,7 @@ def _search(study: optuna.Study, params: TuneParams, base: TrainParams, task: Ta
         running: list[_Running] = []
         while True:
             while idle and (pending or len(study.trials) < params.trials):
-                trial = pending.pop(0) if pending else _asked(study, params, base)
+                trial = _resumed(study, pending.pop(0), params) if pending else _asked(study, params, base)
                 _suggest(trial, params)
                 worker = idle.pop(0)
                 chosen = {name: trial.params[name] for name in params.space}
@@ -125,14 +125,28 @@ def _ended(study: optuna.Study, entry: _Running, value: float | None, params: Tu
 
 def _asked(study: optuna.Study, params: TuneParams, base: TrainParams) -> Trial:
     """The next trial. The first has train's own values: the search never ends below them."""
-    number = len(study.trials)
-    # Seeded for each trial, so that a search that goes on draws what the unbroken one would have.
-    seed = params.seed * 100_003 + number
-    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=params.startup_trials)
-    if number == 0:
+    study.sampler = _sampler(params, len(study.trials))
+    if not study.trials:
         own = base.model_dump()
         study.enqueue_trial({name: own[name] for name in params.space if _contains(params, name, own[name])})
     return study.ask()
+
+
+def _resumed(study: optuna.Study, trial: Trial, params: TuneParams) -> Trial:
+    """A trial that a kill cut off, perhaps between two of its draws: those that it has stored are drawn once
+    more, so that the others come out as they would have."""
+    study.sampler = _sampler(params, trial.number)
+    stored = study.trials[trial.number]
+    for name, distribution in stored.distributions.items():
+        if name not in stored.system_attrs.get("fixed_params", {}):
+            study.sampler.sample_independent(study, stored, name, distribution)
+    return trial
+
+
+def _sampler(params: TuneParams, number: int) -> optuna.samplers.TPESampler:
+    """Seeded for each trial, so that a search that goes on draws what the unbroken one would have."""
+    seed = params.seed * 100_003 + number
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=params.startup_trials)
 
 
 def _suggest(trial: Trial, params: TuneParams) -> None:
