@@ -34,7 +34,7 @@ from tasks.core.recipes import note, write_history
 from tasks.core.recovery import recover
 from tasks.core.runtime import predict, session
 from tasks.core.schemes import Source
-from tasks.core.search import ask, front, merit, open_study, stalled, suggest, tell, volumes, worth_of
+from tasks.core.search import ask, front, go_on, merit, open_study, stalled, suggest, tell, volumes, worth_of
 from tasks.core.stats import drop_interval
 from tasks.core.transforms import BatchAugment
 
@@ -120,7 +120,7 @@ def _search(
     if done:
         progress.reach(done, "from the journal")
     while done < params.trials and not stalled(volumes(study, asked.select), params.patience):
-        trial = pending.pop(0) if pending else ask(study, params)
+        trial = go_on(study, params, pending.pop(0)) if pending else ask(study, params)
         design = suggest(trial, params, bench)
         worth = bench.worth(design)
         tell(study, trial, worth, asked.select)

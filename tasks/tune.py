@@ -13,13 +13,13 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import yaml
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tasks.core.cli import main
 from tasks.core.data import open_dataset
 from tasks.core.errors import StageFailed
 from tasks.core.files import fingerprint, read_json, write_json, write_text
-from tasks.core.journal import cut_off, open_storage
+from tasks.core.journal import cut_off, open_storage, resume
 from tasks.core.params import ChoiceSpace, TrainParams, TuneParams, load_section, parse
 from tasks.core.progress import Progress
 from tasks.core.trials import Task, Worker, workers
@@ -132,15 +132,9 @@ def _asked(study: optuna.Study, params: TuneParams, base: TrainParams) -> Trial:
     return study.ask()
 
 
-def _resumed(study: optuna.Study, trial: Trial, params: TuneParams) -> Trial:
-    """A trial that a kill cut off, perhaps between two of its draws: those that it has stored are drawn once
-    more, so that the others come out as they would have."""
-    study.sampler = _sampler(params, trial.number)
-    stored = study.trials[trial.number]
-    for name, distribution in stored.distributions.items():
-        if name not in stored.system_attrs.get("fixed_params", {}):
-            study.sampler.sample_independent(study, stored, name, distribution)
-    return trial
+def _resumed(study: optuna.Study, stored: FrozenTrial, params: TuneParams) -> Trial:
+    study.sampler = _sampler(params, stored.number)
+    return resume(study, stored)
 
 
 def _sampler(params: TuneParams, number: int) -> optuna.samplers.TPESampler:

@@ -8,7 +8,7 @@ import optuna
 from filelock import FileLock
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 
 class _Lock(JournalFileOpenLock):
@@ -33,6 +33,20 @@ def open_storage(path: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(path), lock_obj=_Lock(path)))
 
 
-def cut_off(study: optuna.Study) -> list[Trial]:
+def cut_off(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that were running when the search was killed, to go on with."""
-    return [Trial(study, t._trial_id) for t in study.trials if t.state == TrialState.RUNNING]
+    return [trial for trial in study.trials if trial.state == TrialState.RUNNING]
+
+
+def resume(study: optuna.Study, stored: FrozenTrial) -> Trial:
+    """A trial of `cut_off` to go on with, its sampler set in `study` and seeded as it was.
+
+    The kill may have come between two of its draws. A sampler that draws them one by one draws those that were
+    stored once more, so that the others come out as they would have.
+    """
+    trial = Trial(study, stored._trial_id)  # draws what the sampler draws together
+    drawn = {**stored.system_attrs.get("fixed_params", {}), **trial.relative_params}
+    for name, distribution in stored.distributions.items():
+        if name not in drawn:
+            study.sampler.sample_independent(study, stored, name, distribution)
+    return trial

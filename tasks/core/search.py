@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tasks.core.designs import Bench, Design, Worth
-from tasks.core.journal import open_storage
+from tasks.core.journal import open_storage, resume
 from tasks.core.params import PressParams, SelectParams
 from tasks.core.stats import hypervolume
 
@@ -67,16 +67,26 @@ def _advised(groups: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Iterat
 
 
 def ask(study: optuna.Study, params: PressParams) -> Trial:
-    """The next trial, from a sampler that is seeded by the trial's number."""
-    seed = params.seed * 100_003 + len(study.trials)
+    """The next trial."""
+    study.sampler = _sampler(params, len(study.trials))
+    return study.ask()
+
+
+def go_on(study: optuna.Study, params: PressParams, stored: FrozenTrial) -> Trial:
+    """A trial that a kill cut off."""
+    study.sampler = _sampler(params, stored.number)
+    return resume(study, stored)
+
+
+def _sampler(params: PressParams, number: int) -> optuna.samplers.BaseSampler:
+    seed = params.seed * 100_003 + number
     match params.sampler:
         case "tpe":
-            study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True)
         case "nsga2":
-            study.sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
         case "random":
-            study.sampler = optuna.samplers.RandomSampler(seed=seed)
-    return study.ask()
+            return optuna.samplers.RandomSampler(seed=seed)
 
 
 def suggest(trial: Trial, params: PressParams, bench: Bench) -> Design:
