@@ -117,7 +117,7 @@ def _write_accuracy(
             "macs": described["macs"],
             "nodes_int8": described["nodes_int8"],
             "nodes_fp32": described["nodes_fp32"],
-            **({"nodes": described["nodes"]} if "nodes" in described else {}),
+            **{key: described[key] for key in ("nodes", "warning") if described.get(key)},
             "drop_points": float((right[DENSE].mean() - right[name].mean()) * 100),
             "drop_points_ci95": list(drop_interval(right[DENSE], right[name], params.bootstrap, params.seed)),
             "mcnemar_p": mcnemar(right[DENSE], right[name]),

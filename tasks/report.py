@@ -52,13 +52,15 @@ def report(
     if metrics["selected"] not in rows:
         raise StageFailed(f"{selection}: {metrics['selected']} is not in {evaluation}: run select again")
     dataset = open_dataset(data)
-    detail = read_result(evaluation / "accuracy.json")[metrics["selected"]]
+    accuracy = read_result(evaluation / "accuracy.json")
+    detail = accuracy[metrics["selected"]]
     used, tuned = settings_of(settings, tune)
     page = render(
         "report.html.j2",
         title=params.title,
         answer=sections.answer(rows, metrics),
         candidates=sections.candidates(rows, metrics),
+        worth_knowing=sections.worth_knowing(rows, accuracy, prune, used["prune"]["ratios"]),
         speed=sections.speed(rows, read_result(evaluation / "latency.json")),
         nodes=sections.nodes(rows, detail),
         learning=sections.learning(train, prune, used["prune"]["ratios"]),

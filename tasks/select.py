@@ -27,6 +27,7 @@ from tasks.core.errors import StageFailed
 from tasks.core.files import write_json, write_text
 from tasks.core.page import NBSP, milliseconds, points, render, settings_of, size
 from tasks.core.params import SelectParams
+from tasks.core.weaknesses import weaknesses
 
 
 def select(
@@ -90,6 +91,7 @@ def select(
         table=table,
         detail=accuracy[selected.name],
         float_nodes=float_nodes(accuracy[selected.name].get("nodes", [])),
+        weaknesses=weaknesses(selected.name, rows, accuracy[selected.name]),
         timed=latency["candidates"][selected.name],
         fingerprint=latency["fingerprint"],
         export=read_result(folder / "metrics.json"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ class Made:
     parameters: int = 78_000
     accuracy: float | None = None  # None: the dense model's, less the drop
     sparsity: float = 0.0
+    warning: str = ""
 
     @property
     def mcnemar_p(self) -> float:
@@ -144,8 +145,10 @@ def build(
     hostile: str = "",
     per_class: int = 100,
     pressed: bool = True,
+    pruned: Mapping[float, dict[str, Any]] | None = None,
 ) -> Folders:
-    """All folders but data/select. `hostile` is put wherever text comes from the data."""
+    """All folders but data/select. `hostile` is put wherever text comes from the data; `pruned` is put into
+    the metrics.json of prune at these ratios."""
     root.mkdir(parents=True, exist_ok=True)
     names = list(classes)
     params = json.loads(json.dumps(PARAMS))
@@ -157,7 +160,7 @@ def build(
     _tune(root / "tune", tuned)
     _train(root / "train")
     for ratio in PARAMS["prune"]["ratios"]:
-        _prune(root / "prune" / str(ratio), ratio)
+        _prune(root / "prune" / str(ratio), ratio, (pruned or {}).get(ratio, {}))
     _press(root / "press", pressed, hostile)
     for made in candidates:
         _quantize(root / "quantize" / made.name, made, side, channels, len(names))
@@ -356,15 +359,17 @@ def _train(folder: Path) -> None:
     _json(folder / "metrics.json", metrics)
 
 
-def _prune(folder: Path, ratio: float) -> None:
+def _prune(folder: Path, ratio: float, changes: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
     _csv(folder / "history.csv", HISTORY, _history(6, 0.926 - 0.02 * ratio, steps=3))
     metrics = {
         "val_accuracy": 0.926 - 0.02 * ratio,
         "parameters": int(78_026 * (1 - ratio) ** 2),
         "macs": 3_000_000,
+        "collapsed": False,
+        "kept_whole": [{"layer": "head", "reason": "its outputs are the classes"}],
     }
-    _json(folder / "metrics.json", metrics)
+    _json(folder / "metrics.json", metrics | changes)
 
 
 def _press(folder: Path, pressed: bool, hostile: str) -> None:
@@ -406,7 +411,7 @@ def _quantize(folder: Path, made: Made, side: int, channels: int, classes: int) 
     (folder / "model.onnx").write_bytes(linear_model(weights_HK, np.zeros(classes), side, channels))
     scheme = made.name.rsplit("-", 1)[1]
     metrics = {"scheme": scheme, "parameters": made.parameters, "macs": 12_000_000, "nodes": made.nodes}
-    metrics |= {**made.node_counts, "export_max_difference": 1e-5, "opset": 18}
+    metrics |= {**made.node_counts, "export_max_difference": 1e-5, "opset": 18, "warning": made.warning}
     _json(folder / "metrics.json", metrics)
 
 
@@ -431,6 +436,7 @@ def _evaluate(
             "macs": made.parameters * 150,
             **made.node_counts,
             "nodes": made.nodes,
+            **({"warning": made.warning} if made.warning else {}),
             "drop_points": made.drop,
             "drop_points_ci95": [made.drop - made.half, made.drop + made.half],
             "mcnemar_p": made.mcnemar_p,

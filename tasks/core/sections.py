@@ -25,6 +25,7 @@ from tasks.core.data import Dataset
 from tasks.core.page import milliseconds, percent, points, times
 from tasks.core.params import SPARSE
 from tasks.core.pictures import PIXEL_ART, file_uri, image_uri
+from tasks.core.weaknesses import weaknesses
 
 MATRIX_CLASSES = 30  # the largest confusion matrix that a reader can use
 WORST = 60  # recalls listed when there are more classes than that
@@ -33,6 +34,7 @@ GROUPS = 6  # curves of sensitivity: as many as there are tones
 PAIRS = 8
 REASONS = 100  # files listed as left out
 WORTH_A_WORD = 0.3  # share of zeros
+CLASSIFIER = "its outputs are the classes"  # why pruning keeps it whole, which is no news
 
 
 def answer(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[str, Any]:
@@ -105,6 +107,28 @@ def candidates(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[s
         "sparse": [c.name for c in order if c.sparsity > WORTH_A_WORD],
         "bar": bar,
     }
+
+
+def worth_knowing(
+    rows: Mapping[str, Candidate], accuracy: Mapping[str, Any], prune: Path, ratios: list[float | str]
+) -> dict[str, Any]:
+    """What did not go as one would hope, in sentences, and the layers that pruning by each of `ratios` left
+    whole though they are not the classifier, with the reasons."""
+    notes = [note for c in _fastest_first(rows) for note in weaknesses(c.name, rows, accuracy[c.name])]
+    kept = {}
+    for ratio in sorted(map(str, ratios)):
+        found = read_result(prune / ratio / "metrics.json")
+        if found.get("collapsed"):
+            notes.append(
+                f"prune-{ratio} has collapsed: {percent(found['val_accuracy'])} on the validation images is "
+                "little more than guessing."
+            )
+        kept[f"prune-{ratio}"] = [
+            (layer["layer"], layer["reason"])
+            for layer in found.get("kept_whole", [])
+            if layer["reason"] != CLASSIFIER
+        ]
+    return {"notes": notes, "kept": {name: layers for name, layers in kept.items() if layers}}
 
 
 def _fastest_first(rows: Mapping[str, Candidate]) -> list[Candidate]:

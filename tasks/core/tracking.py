@@ -1,7 +1,8 @@
 """The mirror of a pipeline run in MLflow. The files under data/ are the truth; nothing is read back.
 
-One parent run a pipeline run, a child a stage, a grandchild a trial of tune or press. A stage that DVC did not
-have to run gets a child too, whose tag `modelpress.made_by` is the id of the run that made its outputs.
+One parent run a pipeline run, a child a stage, a grandchild a trial of tune or press; the description of press
+plots its front. A stage that DVC did not have to run gets a child too, whose tag `modelpress.made_by` is the id
+of the run that made its outputs.
 Parameters come from dvc.lock alone; the environment is never logged.
 """
 
@@ -30,6 +31,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from tasks.core.errors import StageFailed
 from tasks.core.files import read_json
+from tasks.core.front import front_note
 
 log = logging.getLogger(__name__)
 
@@ -207,8 +209,7 @@ class Tracker:
         if (folder / "metrics.json").is_file():
             self._log_metrics(run_id, folder / "metrics.json")
         if (folder / "trials.csv").is_file():
-            for trial in _rows(folder / "trials.csv"):
-                self._log_trial(run_id, trial)
+            self._log_trials(run_id, _rows(folder / "trials.csv"))
         elif (folder / "history.csv").is_file():
             self._log(run_id, metrics=_curves(folder / "history.csv"))
         if (folder / "dataset.json").is_file():
@@ -219,13 +220,20 @@ class Tracker:
         numbers = {k: _number(v) for k, v in _flatten(read_json(path)).items()}
         self._log(run_id, [Metric(_clean(k), v, now, 0) for k, v in numbers.items() if v is not None])
 
-    def _log_trial(self, tune_run: str, trial: Mapping[str, str]) -> None:
+    def _log_trials(self, stage_run: str, trials: list[dict[str, str]]) -> None:
+        runs = [self._log_trial(stage_run, trial) for trial in trials]
+        if trials and "front" in trials[0]:
+            addresses = [f"#/experiments/{self._experiment}/runs/{run_id}" for run_id in runs]
+            note = front_note(list(zip(trials, addresses, strict=True)))
+            self._log(stage_run, tags={"mlflow.note.content": note})
+
+    def _log_trial(self, stage_run: str, trial: Mapping[str, str]) -> str:
         fields = dict(trial)
         number, state = fields.pop("number"), fields.pop("state")
         now = int(time.time() * 1000)
         measured = {k: _number(fields.pop(k, "")) for k in _MEASURED}
         run_id = self._create(
-            f"trial {number}", tune_run, {"modelpress.kind": "trial", "optuna.state": state}
+            f"trial {number}", stage_run, {"modelpress.kind": "trial", "optuna.state": state}
         )
         self._log(
             run_id,
@@ -233,6 +241,7 @@ class Tracker:
             {k: v for k, v in fields.items() if v},
         )
         self._client.set_terminated(run_id, _TRIAL_STATUS.get(state, "FAILED"))
+        return run_id
 
 
 def reason(error: MlflowException) -> str:

@@ -25,12 +25,13 @@ def test_evaluate_writes_the_proof_of_every_candidate_when_run(tmp_path: Path) -
     about = {"classes": list("abcd"), "image_shape": [4, 4, 1], "channel_mean": [0.3], "channel_std": [0.3]}
     write_json(tmp_path / "ingest" / "dataset.json", {**about, "digest": "0" * 64, "source": "made up"})
     nodes = [{"name": "n", "op": "Conv", "precision": "fp32", "reason": "why"}]
+    extra = {"dense-fp32": {"warning": ""}, "dense-int8": {"nodes": nodes, "warning": "it is inexact"}}
     for name in ("dense-fp32", "dense-int8", "prune-0.5-fp32", "prune-0.5-int8"):
         folder = tmp_path / "quantize" / name
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(rows_model(90.0 if name == "dense-int8" else 0.0))
         described = {"parameters": 4, "macs": 8, "nodes_int8": 0, "nodes_fp32": 1}
-        write_json(folder / "metrics.json", described | ({"nodes": nodes} if name == "dense-int8" else {}))
+        write_json(folder / "metrics.json", described | extra.get(name, {}))
     press = tmp_path / "press" / "1"
     press.mkdir(parents=True)
     (press / "model.onnx").write_bytes(rows_model(0.0))
@@ -49,6 +50,7 @@ def test_evaluate_writes_the_proof_of_every_candidate_when_run(tmp_path: Path) -
     assert latency["candidates"]["press-1"]["b1_t1"]["p50_ms"] > 0
     assert (dense["accuracy"], dense["mcnemar_p"], "nodes" in dense) == (1.0, 1.0, False)
     assert (other["accuracy"], other["nodes"]) == (0.75, nodes)
+    assert {n: e["warning"] for n, e in accuracy.items() if "warning" in e} == {"dense-int8": "it is inexact"}
     assert other["mcnemar_p"] == pytest.approx(2 / 2**10)
     assert other["sparsity"] == 0.75  # its four weights are on a diagonal
     assert 0 < other["size_compressed_bytes"] < other["size_bytes"]

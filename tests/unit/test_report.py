@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tasks.core.candidates import DENSE
+from tasks.core.channels import IS_OUTPUT
 from tasks.core.charts import Axis, Dot, Line, interval, lines, scatter
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.page import count, milliseconds, p_value, percent, points, short, size, times
@@ -116,6 +117,26 @@ def test_zeros_are_said_not_to_be_speed_when_a_candidate_is_sparse(tmp_path: Pat
     said = "The zeros of prune-0.5-fp32 make the compressed file smaller and not the model faster"
     assert said in text and "50.0 %" in text
     assert "The zeros of" not in text_of(make(tmp_path / "plain"))
+
+
+def test_weaknesses_are_named_when_there_are_some(tmp_path: Path) -> None:
+    candidates = (*CANDIDATES[:6], Made("press-1", 0.3, 0.3, 0.09, warning="int8 loses 3.1 points"))
+    kept = [{"layer": "head", "reason": IS_OUTPUT}, {"layer": "stem.0", "reason": "it has 8 channels"}]
+    pruned = {0.25: {"kept_whole": kept}, 0.625: {"collapsed": True, "val_accuracy": 0.11}}
+    page = make(tmp_path / "data", candidates=candidates, pruned=pruned)
+    text = text_of(page.replace("\u00a0", " "))
+    listed = text[text.index("Worth knowing") : text.index("Accuracy against latency and size")]
+    assert listed.split(" ", 2)[2].strip() == (
+        "prune-0.5-int8 is slower than prune-0.5-fp32 at one image on one thread: 0.0668 ms against 0.0571 ms. "
+        "press-1: int8 loses 3.1 points. "
+        "prune-0.625 has collapsed: 11.00 % on the validation images is little more than guessing. "
+        "prune-0.25 left 1 layer whole besides the classifier stem.0: it has 8 channels"
+    )
+    assert page.count("<details>") == 1
+
+
+def test_no_weakness_is_named_when_there_is_none(tmp_path: Path) -> None:
+    assert "Worth knowing" not in make(tmp_path / "data", candidates=CANDIDATES[:2])
 
 
 def test_nodes_are_listed_by_reason_when_some_stay_in_floating_point(tmp_path: Path) -> None:

@@ -285,6 +285,24 @@ def test_card_lists_the_nodes_by_reason_when_some_stay_in_floating_point(tmp_pat
     assert "| last layer | `Gemm` | `linear` |" in card
 
 
+def test_card_names_weaknesses_when_the_selected_model_has_some(tmp_path: Path) -> None:
+    slow = Made("dense-int8", 0.05, 0.1, 0.3, 90_000, warning="int8 loses 3.1 points")
+    other = Made("prune-0.5-int8", 0.6, 0.2, 0.1, 95_000, warning="it is another one")
+    out = selected(tmp_path, SelectParams(objective="smallest"), candidates=(CANDIDATES[0], slow, other))
+    limits = (
+        (out / "model_card.md")
+        .read_text(encoding="utf-8")
+        .replace("\u00a0", " ")
+        .partition("## Limits\n\n")[2]
+    )
+    assert limits.splitlines()[:2] == [
+        "- dense-int8: int8 loses 3.1 points.",
+        "- dense-int8 is slower than dense-fp32 at one image on one thread: 0.300 ms against 0.182 ms.",
+    ]
+    assert limits.splitlines()[2].startswith("- The figures are averages")
+    assert "another one" not in limits
+
+
 def test_card_gives_counts_alone_when_no_nodes_were_recorded(tmp_path: Path) -> None:
     folders = build(tmp_path / "data", candidates=CANDIDATES[:2])
     path = folders.select["evaluation"] / "accuracy.json"

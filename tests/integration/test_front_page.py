@@ -1,0 +1,83 @@
+"""MLflow's page of the search, in a real browser: each point of the plot opens the run of its trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from flows import servers
+from tasks.core.tracking import Tracker
+from tests.builders import build
+from tests.integration.conftest import Browser
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an MLflow server, which is also the store that trackers log to."""
+    monkeypatch.chdir(tmp_path)  # where the server's log goes
+    with servers.bind(0) as listener:
+        port = listener.getsockname()[1]
+    server = servers.mlflow_server(port, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    try:
+        server.wait_until_up()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+        yield server.url
+    finally:
+        server.stop()
+
+
+def log_press(folder: Path, root: Path) -> tuple[str, dict[str, str]]:
+    """Mirror a search in `folder`: the id of its run, and the ids of its trials' runs by their names."""
+    tracker = Tracker(root, "example")
+    parent = tracker.start([])
+    tracker.stage_ended("press", "ran", folder)
+    tracker.end(ok=True)
+    client = MlflowClient()
+    (experiment,) = client.search_experiments(filter_string="name = 'example'")
+    runs = client.search_runs([experiment.experiment_id])
+    names = {run.info.run_name: run.info.run_id for run in runs if run.info.run_id != parent}
+    return names.pop("press"), names
+
+
+def opened(driver: WebDriver, point: WebElement, name: str) -> str:
+    """The address of the page that a click opens in another tab, once the page shows the run's `name`; the
+    tab is closed again."""
+    point.click()
+    driver.switch_to.window(driver.window_handles[-1])
+    WebDriverWait(driver, 60).until(lambda d: name in d.find_element(By.TAG_NAME, "body").text.splitlines())
+    address = driver.current_url
+    driver.close()
+    driver.switch_to.window(driver.window_handles[0])
+    return address
+
+
+def test_each_point_opens_its_run_when_clicked(mlflow: str, chromium: Browser, tmp_path: Path) -> None:
+    build(tmp_path / "data")
+    press, trials = log_press(tmp_path / "data" / "press", tmp_path)
+    assert len(trials) == 20
+    wait = WebDriverWait(chromium.driver, 60)
+    chromium.open(f"{mlflow}/#/experiments/1/runs/{press}")
+    wait.until(lambda d: d.find_element(By.XPATH, "//*[text()='Show more']")).click()
+    points = wait.until(lambda d: [a for a in d.find_elements(By.CSS_SELECTOR, "pre a") if a.text])
+    linked = {
+        name: point
+        for point in points
+        for name, run in trials.items()
+        if point.get_property("href").endswith(run)
+    }
+    assert set(linked) == set(trials)
+    assert (linked["trial 9"].text, linked["trial 19"].text, linked["trial 2"].text) == ("9*", "19", "○")
+    for name in ("trial 9", "trial 2"):
+        address = opened(chromium.driver, linked[name], name)
+        assert address.partition("?")[0].endswith(f"/runs/{trials[name]}")
+    lines = chromium.evaluate("return document.querySelector('pre').innerText").splitlines()
+    assert len({line.index("│") for line in lines if "│" in line}) == 1
