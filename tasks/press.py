@@ -175,7 +175,7 @@ class _Workshop:
     def _finetuned(self, trial: FrozenTrial) -> _Finetuned:
         """A design, trained; what a run that was killed has finished is taken as it is."""
         folder = self.folder / f"trial-{trial.number}"
-        design = suggest(trial, self.asked.press, self.bench)  # type: ignore[arg-type]
+        design = suggest(trial, self.asked.press, self.bench)
         if folder.is_dir():
             self.progress.step("from the journal", self.asked.prune.epochs)
         else:

@@ -88,6 +88,7 @@ class IntegerGraph(nn.Module):
                     self.weights[_key(name)] = nn.Parameter(torch.tensor(floats[name]))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
+        """logits_NK, computed operator by operator."""
         values = {INPUT: x_NCHW}
         for step in self._steps:
             if step.op == "QuantizeLinear":
@@ -121,15 +122,14 @@ def _key(name: str) -> str:
 
 def trained(network: IntegerGraph, calibrated: Calibrated, float_nodes: Collection[str]) -> onnx.ModelProto:
     """The int8 graph with what `network`, made from the same arguments, has learned."""
-    weights = {key.replace("/", "."): value.detach().cpu().numpy() for key, value in network.weights.items()}
     model = copy.deepcopy(calibrated.model)
     for initializer in model.graph.initializer:
-        if initializer.name in weights:
-            learned = np.ascontiguousarray(weights[initializer.name])
+        key = _key(initializer.name)
+        if key in network.weights:
+            learned = np.ascontiguousarray(network.weights[key].detach().cpu().numpy())
             initializer.CopyFrom(numpy_helper.from_array(learned, initializer.name))
     overrides = {
-        key.replace("/", "."): (float(scale.detach()), network._zeros[key.replace("/", ".")])
-        for key, scale in network.scales.items()
+        name: (float(network.scales[_key(name)].detach()), zero) for name, zero in network._zeros.items()
     }
     return quantize_static(dataclasses.replace(calibrated, model=model), float_nodes, overrides=overrides)
 

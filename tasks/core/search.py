@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
 from tasks.core.designs import Bench, Design, Worth
 from tasks.core.journal import open_storage, resume
@@ -89,7 +89,7 @@ def _sampler(params: PressParams, number: int) -> optuna.samplers.BaseSampler:
             return optuna.samplers.RandomSampler(seed=seed)
 
 
-def suggest(trial: Trial, params: PressParams, bench: Bench) -> Design:
+def suggest(trial: BaseTrial, params: PressParams, bench: Bench) -> Design:
     """The design that a trial proposes."""
     ratios = {
         group.name: trial.suggest_float(f"ratio.{group.name}", 0.0, params.max_ratio, step=STEP)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from tasks.core.channels import KeptWhole, find_groups
+from tasks.core.channels import IS_OUTPUT, KeptWhole, find_groups
 
 Masks = dict[str, Tensor]
 PATTERN = "2of4"
@@ -55,7 +55,7 @@ def sparsify_2of4(model: nn.Module, skip: Collection[str]) -> tuple[Masks, list[
         layer = name.removesuffix(".weight")
         inputs = weight.shape[1]  # of one group of a convolution: 1 if it is depthwise
         if layer in skip:
-            dense.append(KeptWhole(layer, "its outputs are the classes"))
+            dense.append(KeptWhole(layer, IS_OUTPUT))
         elif inputs % 4:
             dense.append(KeptWhole(layer, f"its inputs ({inputs}) are no multiple of 4"))
         else:
