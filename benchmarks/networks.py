@@ -26,24 +26,23 @@ from tasks.core.files import read_json, write_json
 ROOT = Path(__file__).parents[1]
 RAW = Path("data/raw/fashion-mnist")
 RESULT = RESULTS / "networks.json"
-PLAIN = ("tune.trials=0", "quantize.schemes=[fp32,int8,int8_mixed]", "prune.ratios=[0.5]")
+PLAIN = ("tune.trials=0", "quantize.schemes=[fp32,int8,int8_mixed]", "prune.ratios=[0.5]", "press.trials=50")
 # Epochs that 2 cores can afford; a larger network learns as much from fewer.
 BUDGETS: dict[str, tuple[str, ...]] = {
     "resnet_small": ("train.epochs=6", "prune.epochs=5"),
-    "mobilenet_v3_small": ("train.epochs=6", "train.lr=0.1", "prune.epochs=5"),
-    "mobilenet_v2": ("train.epochs=4", "train.lr=0.1", "prune.epochs=3", "press.trials=40"),
-    "efficientnet_b0": (
-        "train.epochs=4",
+    "mobilenet_v3_small": (
+        "train.epochs=8",
         "train.lr=0.1",
-        "prune.epochs=3",
-        "press.trials=40",
-        "press.sensitivity=[0.5]",
+        "prune.epochs=6",
+        "quantize.schemes=[fp32,int8,int8_mixed,int8_qat]",
     ),
+    "mobilenet_v2": ("train.epochs=4", "train.lr=0.1", "prune.epochs=3", "press.finetunes=2"),
+    "efficientnet_b0": ("train.epochs=4", "train.lr=0.1", "prune.epochs=3", "press.sensitivity=[0.5]"),
     "resnet18": (
         "train.epochs=2",
         "train.lr=0.1",
         "prune.epochs=2",
-        "press.trials=40",
+        "press.finetunes=2",
         "press.sensitivity=[0.5]",
     ),
 }

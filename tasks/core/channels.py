@@ -136,7 +136,7 @@ def find_groups(model: nn.Module, image_shape: tuple[int, int, int], round_to: i
 
 
 def cut(model: nn.Module, groups: Groups, gone: Mapping[str, Sequence[int]]) -> Groups:
-    """Remove channels from `model`, in place.
+    """Remove channels from `model`, in place. Layers that it lacks (`models.remove_blocks`) have none to lose.
 
     Args:
         gone: which channels leave, for each group by name; a group without mention keeps all.
@@ -154,9 +154,11 @@ def cut(model: nn.Module, groups: Groups, gone: Mapping[str, Sequence[int]]) -> 
             entries.setdefault(key, []).append(member.index_CM[leaving].flatten())
             removes[key] = member.remove
     removed = {key: torch.unique(torch.cat(parts)) for key, parts in entries.items()}
+    layers = dict(model.named_modules())
     with torch.no_grad():
         for (layer, axis), index in removed.items():
-            removes[layer, axis](model.get_submodule(layer), index.tolist())
+            if layer in layers:
+                removes[layer, axis](layers[layer], index.tolist())
     # Slicing leaves weights in another memory format, which sums in another order.
     model.to(memory_format=torch.channels_last)
 

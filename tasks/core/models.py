@@ -6,7 +6,7 @@ x_NCHW: N images, C channels (1 grey, 3 RGB), H rows, W columns. K: classes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -168,6 +168,22 @@ def build(spec: Spec) -> nn.Module:
     return _pooled_by_mean(ARCHITECTURES[spec.arch](spec)).to(memory_format=torch.channels_last)
 
 
+class Removed(nn.Identity):
+    """What stands where a block was: what went into it comes out."""
+
+
+def remove_blocks(model: nn.Module, blocks: Collection[str]) -> None:
+    """Take whole blocks, named as submodules, out of `model`, in place; a block inside another goes with it."""
+    for block in blocks:
+        if not any(block.startswith(f"{other}.") for other in blocks):
+            model.set_submodule(block, Removed())
+
+
+def removed_blocks(model: nn.Module) -> list[str]:
+    """The blocks that `remove_blocks` took."""
+    return [name for name, module in model.named_modules() if isinstance(module, Removed)]
+
+
 def parameter_count(model: nn.Module) -> int:
     """How many numbers training adjusts."""
     return sum(p.numel() for p in model.parameters())
@@ -186,7 +202,7 @@ def mac_count(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-# ---- saving: model.json says how wide every layer is, model.safetensors holds the numbers
+# ---- saving: model.json says how wide every layer is and which blocks are gone, model.safetensors holds the numbers
 
 # The layers whose widths a model may have changed, and what says how wide each is.
 WIDTHS: dict[type[nn.Module], tuple[str, ...]] = {
@@ -203,24 +219,27 @@ def save_model(model: nn.Module, spec: Spec, folder: Path) -> None:
         for name, module in model.named_modules()
         if type(module) in WIDTHS
     }
-    write_json(folder / "model.json", {**asdict(spec), "layers": layers})
+    write_json(
+        folder / "model.json", {**asdict(spec), "layers": layers, "removed_blocks": removed_blocks(model)}
+    )
     # Contiguous: the bytes must not depend on the memory format that training liked best.
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")
 
 
 def load_model(folder: Path) -> tuple[nn.Module, Spec]:
-    """The network that `save_model` wrote, whatever pruning made of its widths, in eval mode.
+    """The network that `save_model` wrote, whatever pruning made of it, in eval mode.
 
     Raises:
         BadInput: the weights do not fit the description.
     """
     content: dict[str, Any] = read_json(folder / "model.json")
-    layers = content.pop("layers")
+    layers, blocks = content.pop("layers"), content.pop("removed_blocks")
     content["image_shape"] = tuple(content["image_shape"])
     spec = Spec(**content)
     with torch.device("meta"):
         model = build(spec)
+        remove_blocks(model, blocks)
         for name, shape in layers.items():
             parent, _, child = name.rpartition(".")
             layer = model.get_submodule(name)

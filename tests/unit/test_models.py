@@ -12,7 +12,17 @@ from torch import nn
 
 from tasks.core.data import Split
 from tasks.core.errors import BadInput
-from tasks.core.models import ARCHITECTURES, Spec, build, load_model, mac_count, parameter_count, save_model
+from tasks.core.models import (
+    ARCHITECTURES,
+    Spec,
+    build,
+    load_model,
+    mac_count,
+    parameter_count,
+    remove_blocks,
+    removed_blocks,
+    save_model,
+)
 from tasks.core.pruning import CRITERIA, Pruner, loss_gradients
 
 
@@ -62,6 +72,23 @@ def test_model_is_equal_to_the_bit_when_pruned_saved_and_loaded(arch: str, tmp_p
     assert read == spec(arch)
     with torch.inference_mode():
         assert torch.equal(smaller(x_NCHW), loaded(x_NCHW))
+
+
+def test_model_is_equal_to_the_bit_when_blocks_are_removed_and_it_is_saved_and_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build(spec("mobilenet_v3_small")).eval()
+    x_NCHW = torch.rand(3, 1, 28, 28)
+    with torch.inference_mode():
+        whole = model(x_NCHW)
+    # The squeeze-and-excitation of the block is inside it, and goes with it.
+    blocks = ["features.5", "features.5.block.2", "features.4.block.2"]
+    remove_blocks(model, blocks)
+    assert removed_blocks(model) == ["features.4.block.2", "features.5"]
+    save_model(model, spec("mobilenet_v3_small"), tmp_path)
+    loaded, _ = load_model(tmp_path)
+    with torch.inference_mode():
+        assert torch.equal(model(x_NCHW), loaded(x_NCHW))
+        assert not torch.equal(model(x_NCHW), whole)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
