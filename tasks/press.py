@@ -1,4 +1,4 @@
-"""Search how to compress: which channels of each group leave, and what is quantized.
+"""Search how to compress: which blocks leave, which channels of each group, and what is quantized.
 
 Designs are tried untrained, about one a second, by accuracy, measured latency and size; the search ends when
 the front has stopped growing. Of the front the fastest (or smallest) design within the bar is then sought by
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tasks.core.export import export
 from tasks.core.files import fingerprint, read_json, staged, write_json
 from tasks.core.journal import cut_off
 from tasks.core.models import Spec, load_model, save_model
-from tasks.core.params import Pipeline, PressParams, load_pipeline
+from tasks.core.params import Pipeline, PressParams, SelectParams, load_pipeline
 from tasks.core.progress import Progress
 from tasks.core.recipes import note, write_history
 from tasks.core.recovery import recover
@@ -67,8 +68,8 @@ def press(
     source = Source(asked.quantize, dataset, augment, network, export(network, spec.image_shape))
     bench = Bench(source, params.criteria, asked.prune.round_to, params.images, params.seed)
     folder = _own_folder(journal, asked, dataset.digest, resolved, bench.dense.hex())
-    rows = _sensitivity(params, bench, folder / "sensitivity.json")
-    study = open_study(params, bench, rows, folder / "trials.log")
+    rows = _sensitivity(params, asked.select, bench, folder / "sensitivity.json")
+    study = open_study(params, asked.select, bench, rows, folder / "trials.log")
     with Progress("press", params.trials + params.finetunes * asked.prune.epochs) as progress:
         _search(study, params, asked, bench, progress)
         best = front(study, asked.select)
@@ -99,15 +100,15 @@ def _own_folder(journal: Path, asked: Pipeline, *given: Any) -> Path:
     return journal / key
 
 
-def _sensitivity(params: PressParams, bench: Bench, path: Path) -> list[dict[str, Any]]:
+def _sensitivity(params: PressParams, select: SelectParams, bench: Bench, path: Path) -> list[dict[str, Any]]:
     """The rows of `designs.sensitivity`, from `path` where a run that was killed left them."""
     if not params.sensitivity:
         return []
     if not path.exists():
-        tried = Design({}, params.criteria[0], int8=True)
-        total = 1 + len(bench.groups.prunable) * len(params.sensitivity)
+        total = 1 + len(bench.groups.prunable) * len(params.sensitivity) + len(bench.blocks)
         with Progress("sensitivity", total) as progress:
-            write_json(path, sensitivity(bench, tried, params.sensitivity, progress))
+            wanted = partial(merit, select=select)
+            write_json(path, sensitivity(bench, params.criteria[0], params.sensitivity, wanted, progress))
     rows: list[dict[str, Any]] = read_json(path)
     return rows
 
@@ -240,7 +241,7 @@ def _write(
         for trial, volume in zip(complete, grown, strict=True)
     ]
     pd.DataFrame(table).to_csv(out / "trials.csv", index=False, lineterminator="\n")
-    columns = ["group", "ratio", "accuracy", "latency_ms", "speedup", "size_bytes"]
+    columns = ["group", "ratio", "int8", "accuracy", "latency_ms", "speedup", "size_bytes"]
     pd.DataFrame(rows, columns=columns).to_csv(out / "sensitivity.csv", index=False, lineterminator="\n")
     write_json(
         out / "metrics.json",
@@ -254,6 +255,11 @@ def _write(
                     "val_drop_points": f.drop_points,
                     "val_drop_high": f.drop_high,
                     "within_bar": f.within,
+                    "without": [
+                        name.removeprefix("without.")
+                        for name, value in f.trial.params.items()
+                        if name.startswith("without.") and value
+                    ],
                 }
                 for f in trained
             },
@@ -265,7 +271,7 @@ def _write_nothing(out: Path) -> None:
     """The search is off: there are no candidates of its own."""
     (out / "trials.csv").write_text("number,state,accuracy,latency_ms,speedup,size_bytes\n", encoding="utf-8")
     (out / "sensitivity.csv").write_text(
-        "group,ratio,accuracy,latency_ms,speedup,size_bytes\n", encoding="utf-8"
+        "group,ratio,int8,accuracy,latency_ms,speedup,size_bytes\n", encoding="utf-8"
     )
     write_json(out / "metrics.json", {"trials": 0, "candidates": {}})
     print("press: off (press.trials is 0)")

@@ -376,7 +376,14 @@ def _press(folder: Path, pressed: bool, hostile: str) -> None:
     folder.mkdir()
     groups = [f"stem.0{hostile}", "blocks.0.conv1", "blocks.1.conv1"]
     columns = ["number", "state", "accuracy", "latency_ms", "speedup", "size_bytes", "hypervolume", "front"]
-    columns += ["candidate", *(f"ratio.{group}" for group in groups), "criterion", "int8", "float_layers"]
+    columns += [
+        "candidate",
+        *(f"ratio.{group}" for group in groups),
+        "without.blocks.0",
+        "criterion",
+        "int8",
+        "float_layers",
+    ]
     rng = np.random.default_rng(3)
     trials = []
     for number in range(20 if pressed else 0):
@@ -384,14 +391,18 @@ def _press(folder: Path, pressed: bool, hostile: str) -> None:
         front = number % 5 == 4
         accuracy = round(0.9 - 0.03 * number - (0 if front else rng.uniform(0, 0.2)), 4)
         row = [number, "complete", accuracy, 0.2 / speedup, speedup, 300_000 - 9_000 * number, 1 + number / 9]
-        row += [front, {9: "press-1", 14: "press-2"}.get(number, ""), 0.3, 0.4, 0.5, "l2", True, number % 3]
+        row += [front, {9: "press-1", 14: "press-2"}.get(number, ""), 0.3, 0.4, 0.5, number == 9, "l2", True]
+        row.append(number % 3)
         trials.append(row)
     _csv(folder / "trials.csv", columns, trials)
-    sensitivity = [["", 0.0, 0.9, 0.2, 1.0, 300_000]] if pressed else []
+    sensitivity = [["", 0.0, True, 0.9, 0.2, 1.0, 300_000]] if pressed else []
     for i, group in enumerate(groups if pressed else []):
         for ratio in (0.25, 0.5, 0.75):
-            sensitivity.append([group, ratio, 0.9 - ratio * (i + 1) / 5, 0.2 - ratio / 9, 1 + ratio, 250_000])
-    columns = ["group", "ratio", "accuracy", "latency_ms", "speedup", "size_bytes"]
+            accuracy = 0.9 - ratio * (i + 1) / 5
+            sensitivity.append([group, ratio, True, accuracy, 0.2 - ratio / 9, 1 + ratio, 250_000])
+    if pressed:
+        sensitivity.append([f"blocks.0{hostile}", 1.0, True, 0.87, 0.17, 1.2, 280_000])
+    columns = ["group", "ratio", "int8", "accuracy", "latency_ms", "speedup", "size_bytes"]
     _csv(folder / "sensitivity.csv", columns, sensitivity)
     found = {
         f"press-{i}": {"trial": 4 + 5 * i, "val_drop_points": 0.2, "val_drop_high": 0.5, "within_bar": True}

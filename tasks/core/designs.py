@@ -1,7 +1,7 @@
 """Designs of a compressed network, and what each is worth before anything is trained.
 
-A design says how many channels of each group leave, by which criterion, and what is quantized. Trying one
-takes about a second: the dense network is traced, scored and exported once; then a copy of it is cut, its
+A design says which blocks leave, how many channels of each group, by which criterion, and what is quantized.
+Trying one takes about a second: the dense network is traced, scored and exported once; then a copy is cut, its
 batch norm is set anew, its numbers are poured into the exported graph, and the graph is quantized on a few
 images, run on validation images and timed in turn with the dense graph.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from tasks.core.blocks import Block, find_blocks, gate_means, take_out
 from tasks.core.channels import Groups, find_groups
 from tasks.core.data import Split, balanced
 from tasks.core.export import refill
@@ -44,6 +45,7 @@ class Design:
     Attributes:
         ratios: share of the channels that leave, of each group.
         criterion: which of them, a key of pruning.CRITERIA.
+        without: the blocks that leave.
         int8: whether the graph is quantized.
         float_layers: so many of those that lose most in int8 stay float, the classifier not counted.
         float_depthwise: whether depthwise convolutions stay float.
@@ -52,6 +54,7 @@ class Design:
     ratios: Mapping[str, float]
     criterion: str
     int8: bool
+    without: frozenset[str] = frozenset()
     float_layers: int = 0
     float_depthwise: bool = False
 
@@ -90,6 +93,10 @@ class Bench:
         dataset, network = source.dataset, source.network
         self.groups: Groups = find_groups(network, dataset.image_shape, round_to)
         self._scores = {c: self._scored(c, seed) for c in criteria}
+        self.blocks: list[Block] = find_blocks(network, source.graph, dataset.image_shape)
+        self._gates = gate_means(
+            network, self.blocks, dataset.train, dataset.channel_mean, dataset.channel_std
+        )
         rows = balanced(dataset.val.labels_N, images, seed)
         self._val = Split(np.ascontiguousarray(dataset.val.images_NHWC[rows]), dataset.val.labels_N[rows])
         self.dense = source.file(source.graph)
@@ -117,8 +124,9 @@ class Bench:
         return bool(depthwise(self._source.graph))
 
     def cut(self, design: Design) -> nn.Module:
-        """A copy of the dense network without the channels that leave, its batch norm set anew."""
+        """A copy of the dense network without what leaves, its batch norm set anew."""
         network = copy.deepcopy(self._source.network)
+        take_out(network, [block for block in self.blocks if block.name in design.without], self._gates)
         prune_channels(network, self.groups, self._scores[design.criterion], design.ratios)
         dataset = self._source.dataset
         recalibrate(network, dataset.train, dataset.channel_mean, dataset.channel_std, RECALIBRATION_IMAGES)
@@ -164,14 +172,39 @@ class Bench:
 
 
 def sensitivity(
-    bench: Bench, base: Design, ratios: Sequence[float], progress: Progress
+    bench: Bench,
+    criterion: str,
+    ratios: Sequence[float],
+    merit: Callable[[Worth], float],
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """What each group alone costs and gains: its worth when it loses a share of its channels and every other
-    group keeps all (Li et al. 2016, arXiv:1608.08710, section 3.2). The first row is the whole network's."""
-    tried = [("", 0.0), *((group.name, ratio) for group in bench.groups.prunable for ratio in ratios)]
-    rows = []
-    for group, ratio in tried:
-        worth = bench.worth(dataclasses.replace(base, ratios={group: ratio} if group else {}))
-        rows.append({"group": group, "ratio": ratio, **dataclasses.asdict(worth)})
-        progress.step(f"{group or 'all'} {ratio}: {worth.accuracy:.2%}, {worth.speedup:.2f} times faster")
+    group keeps all (Li et al. 2016, arXiv:1608.08710, section 3.2); and each block, of which all leaves.
+
+    Args:
+        merit: of the two precisions, everything is measured in the one that has more of it.
+
+    Returns:
+        A row each; the first is the whole network's.
+    """
+    whole = [
+        (design, bench.worth(design)) for design in (Design({}, criterion, int8) for int8 in (True, False))
+    ]
+    base, worth = max(whole, key=lambda pair: merit(pair[1]))
+    rows = [_row("", 0.0, base, worth)]
+    progress.step(f"whole, in {base.scheme}: {worth.accuracy:.2%}, {worth.speedup:.2f} times faster")
+    alone = [
+        (group.name, ratio, dataclasses.replace(base, ratios={group.name: ratio}))
+        for group in bench.groups.prunable
+        for ratio in ratios
+    ]
+    alone += [(b.name, 1.0, dataclasses.replace(base, without=frozenset([b.name]))) for b in bench.blocks]
+    for name, ratio, design in alone:
+        worth = bench.worth(design)
+        rows.append(_row(name, ratio, design, worth))
+        progress.step(f"{name} {ratio}: {worth.accuracy:.2%}, {worth.speedup:.2f} times faster")
     return rows
+
+
+def _row(group: str, ratio: float, design: Design, worth: Worth) -> dict[str, Any]:
+    return {"group": group, "ratio": ratio, "int8": design.int8, **dataclasses.asdict(worth)}

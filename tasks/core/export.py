@@ -19,7 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
+from tasks.core.branches import bypass
 from tasks.core.errors import StageFailed
+from tasks.core.models import removed_blocks
 from tasks.core.weights import WEIGHTED
 
 OPSET = 20
@@ -60,11 +62,14 @@ def export(model: nn.Module, image_shape: tuple[int, int, int]) -> onnx.ModelPro
 
 
 def refill(graph: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
-    """`graph`, which `export` made of a network, with the widths and numbers of `model`, a pruned form of it.
+    """`graph`, which `export` made of a network, with the blocks, widths and numbers of `model`, a pruned form
+    of it.
 
-    Equal to exporting `model`, in milliseconds instead of seconds.
+    Computes what exporting `model` gives, in milliseconds instead of seconds.
     """
-    return _filled(copy.deepcopy(graph), _folded(model))
+    smaller = copy.deepcopy(graph)
+    bypass(smaller.graph, removed_blocks(model))
+    return _filled(smaller, _folded(model))
 
 
 def _folded(model: nn.Module) -> nn.Module:

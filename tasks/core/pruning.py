@@ -293,7 +293,7 @@ def loss_gradients(
     """For each batch of a sample of `split`, the gradient of the loss by the name of the parameter."""
     training = model.training
     names, parameters = zip(*model.named_parameters(), strict=True)
-    for x_NCHW, labels_N in _sample(model, split, mean, std, images, GRADIENT_BATCH):
+    for x_NCHW, labels_N in sample(model, split, mean, std, images, GRADIENT_BATCH):
         with torch.enable_grad():
             loss = F.cross_entropy(model.eval()(x_NCHW), labels_N)
             gradients = torch.autograd.grad(loss, parameters)
@@ -317,14 +317,14 @@ def recalibrate(
         norm.reset_running_stats()
         norm.momentum = None  # the cumulative mean
         norm.train()
-    for x_NCHW, _ in _sample(model, split, mean, std, images, EVAL_BATCH):
+    for x_NCHW, _ in sample(model, split, mean, std, images, EVAL_BATCH):
         model(x_NCHW)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(training)
 
 
-def _sample(
+def sample(
     model: nn.Module, split: Split, mean: list[float], std: list[float], images: int, batch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Whole batches of (x_NCHW, labels_N), the same ones each time; one smaller batch if there are fewer."""

@@ -7,7 +7,7 @@ number, so that a search that goes on draws what the unbroken one would have dra
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ from tasks.core.stats import hypervolume
 
 STEP = 0.05  # of ratios
 UNIFORM = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)  # where the search starts from: the same ratio in every group
-TOLERATED = (0.25, 0.5, 0.75, 0.9)  # quantiles of what groups lose, each the start of one more design
+PRICES = (0.3, 0.5, 0.7, 0.85)  # quantiles of what merit costs in accuracy, each the start of one more design
 GROWTH = 0.002  # of the hypervolume, relative, that counts as growing
 
 
 def open_study(
-    params: PressParams, bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path
+    params: PressParams, select: SelectParams, bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path
 ) -> optuna.Study:
     """The study at `path`; a new one begins with the same ratio everywhere, by each criterion, and with what
-    `rows` of `designs.sensitivity` advise."""
+    `rows` of `designs.sensitivity` advise, in the precision that they are of."""
     study = optuna.create_study(
         storage=open_storage(path),
         study_name="press",
@@ -39,31 +39,45 @@ def open_study(
     )
     if not study.trials:
         groups = [group.name for group in bench.groups.prunable]
-        even = [dict.fromkeys(groups, ratio) for ratio in UNIFORM if ratio <= params.max_ratio]
+        blocks = [block.name for block in bench.blocks]
         first, *others = params.criteria
-        starts = [(first, ratios) for ratios in [*even, *_advised(groups, rows)]]
-        for criterion, ratios in [*starts, *((other, ratios) for other in others for ratios in even[1:])]:
-            fixed = {
-                f"ratio.{group}": round(round(ratio / STEP) * STEP, 2) for group, ratio in ratios.items()
-            }
-            study.enqueue_trial({**fixed, "criterion": criterion, "int8": True, "float_layers": 0})
+        int8 = bool(rows[0]["int8"]) if rows else True
+        even = [
+            Design(dict.fromkeys(groups, ratio), first, int8)
+            for ratio in UNIFORM
+            if ratio <= params.max_ratio
+        ]
+        again = [replace(design, criterion=other) for other in others for design in even[1:]]
+        for design in [*even, *_advised(rows, first, select), *again]:
+            ratios = {name: round(round(design.ratios.get(name, 0.0) / STEP) * STEP, 2) for name in groups}
+            study.enqueue_trial(
+                {f"ratio.{name}": ratio for name, ratio in ratios.items()}
+                | {f"without.{name}": name in design.without for name in blocks}
+                | {"criterion": design.criterion, "int8": int8, "float_layers": 0}
+            )
     return study
 
 
-def _advised(groups: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, float]]:
-    """Designs in which each group gives as much as it can without losing more than the others."""
+def _advised(rows: Sequence[Mapping[str, Any]], criterion: str, select: SelectParams) -> Iterator[Design]:
+    """Designs in which every group and block gives what it alone gives at a price: accuracy for merit."""
     if len(rows) < 2:
         return
-    whole = rows[0]["accuracy"]
-    lost = {(row["group"], row["ratio"]): whole - row["accuracy"] for row in rows[1:]}
-    for tolerated in np.quantile(list(lost.values()), TOLERATED):
-        yield {
-            group: max(
-                (ratio for (name, ratio), loss in lost.items() if name == group and loss <= tolerated),
-                default=0.0,
-            )
-            for group in groups
-        }
+    whole, *alone = (Worth(*(row[field.name] for field in fields(Worth))) for row in rows)
+    lost = np.array([max(0.0, whole.accuracy - worth.accuracy) for worth in alone])
+    gained = np.array([np.log(merit(worth, select) / merit(whole, select)) for worth in alone])
+    if not (gained > 0).any():
+        return
+    keys = [(row["group"], row["ratio"]) for row in rows[1:]]
+    for price in np.quantile(lost[gained > 0] / gained[gained > 0], PRICES):
+        best: dict[str, tuple[float, float]] = {}  # profit and ratio of each group and block
+        for (name, ratio), profit in zip(keys, gained * price - lost, strict=True):
+            best[name] = max(best.get(name, (0.0, 0.0)), (float(profit), ratio))
+        yield Design(
+            {name: ratio for name, (_, ratio) in best.items() if ratio < 1},
+            criterion,
+            bool(rows[0]["int8"]),
+            frozenset(name for name, (_, ratio) in best.items() if ratio == 1),
+        )
 
 
 def ask(study: optuna.Study, params: PressParams) -> Trial:
@@ -95,11 +109,16 @@ def suggest(trial: BaseTrial, params: PressParams, bench: Bench) -> Design:
         group.name: trial.suggest_float(f"ratio.{group.name}", 0.0, params.max_ratio, step=STEP)
         for group in bench.groups.prunable
     }
+    without = frozenset(
+        block.name
+        for block in bench.blocks
+        if trial.suggest_categorical(f"without.{block.name}", [False, True])
+    )
     criterion = trial.suggest_categorical("criterion", params.criteria)
     int8 = trial.suggest_categorical("int8", [True, False])
     float_layers = trial.suggest_int("float_layers", 0, min(4, len(bench.ranked)))
     float_depthwise = bench.has_depthwise and trial.suggest_categorical("float_depthwise", [False, True])
-    return Design(ratios, criterion, int8, float_layers, float_depthwise)
+    return Design(ratios, criterion, int8, without, float_layers, float_depthwise)
 
 
 def tell(study: optuna.Study, trial: Trial, worth: Worth, select: SelectParams) -> None:

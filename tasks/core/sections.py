@@ -265,8 +265,8 @@ def tuning(tune: Path) -> dict[str, Any]:
 
 
 def press(press: Path) -> dict[str, Any]:
-    """The search over designs: what was tried, its front, and what each group alone costs. Only `on: False`
-    without trials."""
+    """The search over designs: what was tried, its front, and what each group and block alone
+    costs. Only `on: False` without trials."""
     trials = read_table(press / "trials.csv")
     if not trials:
         return {"on": False}
@@ -278,6 +278,8 @@ def press(press: Path) -> dict[str, Any]:
     for row in read_table(press / "sensitivity.csv"):
         groups.setdefault(row["group"], []).append(row)
     whole = groups.pop("", [])
+    # A block leaves whole; of a group of channels never all.
+    blocks = [groups.pop(name)[0] for name in list(groups) if _float(groups[name][0]["ratio"]) == 1]
     ranked = sorted(groups, key=lambda name: min(_float(row["accuracy"]) for row in groups[name]))
     curves = [
         Line(
@@ -300,7 +302,10 @@ def press(press: Path) -> dict[str, Any]:
             "The hypervolume of accuracy and speed-up after each trial", "Hypervolume",
         ),
         "searched": searched,
-        "front": sorted(front, key=lambda trial: _float(trial["speedup"])),
+        "front": [
+            (trial, [key.removeprefix("without.") for key in trial if key.startswith("without.") and trial[key] == "True"])
+            for trial in sorted(front, key=lambda trial: _float(trial["speedup"]))
+        ],
         "sensitivity": charts.lines(
             curves, "Channels removed, %", "Accuracy untrained, %", "sensitivity",
             "Accuracy when one group alone is pruned, for the groups that lose most",
@@ -308,6 +313,8 @@ def press(press: Path) -> dict[str, Any]:
         "legend": [(charts.swatch(line.tone, marks=True), line.label) for line in curves],
         "groups": [(name, groups[name]) for name in ranked],
         "ratios": [row["ratio"] for row in groups[ranked[0]]] if ranked else [],
+        "blocks": sorted(blocks, key=lambda row: -_float(row["accuracy"])),
+        "whole": whole[0] if whole else None,
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Designs, what they are worth, the search over them, and its stop."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -61,19 +62,35 @@ def test_float_layers_stay_float_when_the_design_says_so(bench: Bench, source: S
     assert len(made.reasons) == 3
 
 
-def test_sensitivity_names_each_group_once_a_ratio_when_measured(bench: Bench) -> None:
+def test_sensitivity_names_each_group_and_block_in_one_precision_when_measured(bench: Bench) -> None:
     with Progress("sensitivity", 99, quiet=True) as progress:
-        rows = sensitivity(bench, uniform(bench, 0.0), [0.5], progress)
-    assert [row["group"] for row in rows] == ["", *(group.name for group in bench.groups.prunable)]
+        rows = sensitivity(bench, "l2", [0.5], lambda worth: -worth.size_bytes, progress)
+    names = [group.name for group in bench.groups.prunable]
+    assert [(row["group"], row["ratio"]) for row in rows] == [
+        ("", 0.0),
+        *((name, 0.5) for name in names),
+        ("blocks.0", 1.0),
+    ]
+    assert all(row["int8"] for row in rows)  # it is smaller
     assert all(row["size_bytes"] < rows[0]["size_bytes"] for row in rows[1:])
+
+
+def test_design_is_smaller_when_a_block_leaves(bench: Bench) -> None:
+    whole = bench.worth(uniform(bench, 0.0))
+    without = bench.worth(Design({}, "l2", True, frozenset(["blocks.0"])))
+    assert without.size_bytes < 0.95 * whole.size_bytes
 
 
 def worth(accuracy: float, speedup: float, size_bytes: int = 1000) -> Worth:
     return Worth(accuracy, 1 / speedup, speedup, size_bytes)
 
 
+def row(group: str, ratio: float, accuracy: float, speedup: float) -> dict[str, object]:
+    return {"group": group, "ratio": ratio, "int8": False, **asdict(worth(accuracy, speedup))}
+
+
 def study_of(bench: Bench, path: Path, *worths: Worth, select: SelectParams = ANY) -> optuna.Study:
-    study = open_study(PARAMS, bench, [], path)
+    study = open_study(PARAMS, ANY, bench, [], path)
     for value in worths:
         trial = ask(study, PARAMS)
         suggest(trial, PARAMS, bench)
@@ -82,7 +99,7 @@ def study_of(bench: Bench, path: Path, *worths: Worth, select: SelectParams = AN
 
 
 def test_search_starts_with_uniform_ratios_when_it_is_new(bench: Bench, tmp_path: Path) -> None:
-    study = open_study(PARAMS, bench, [], tmp_path / "log")
+    study = open_study(PARAMS, ANY, bench, [], tmp_path / "log")
     designs = [suggest(ask(study, PARAMS), PARAMS, bench) for _ in range(6)]
     assert [set(design.ratios.values()) for design in designs] == [
         {r} for r in (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -93,14 +110,19 @@ def test_search_starts_with_uniform_ratios_when_it_is_new(bench: Bench, tmp_path
 def test_search_starts_with_what_sensitivity_advises_when_it_was_measured(
     bench: Bench, tmp_path: Path
 ) -> None:
-    first, *others = (group.name for group in bench.groups.prunable)
-    rows = [{"group": "", "ratio": 0.0, "accuracy": 0.9}]
-    rows += [{"group": first, "ratio": r, "accuracy": 0.1} for r in (0.25, 0.5)]
-    rows += [{"group": name, "ratio": r, "accuracy": 0.9 - r / 10} for name in others for r in (0.25, 0.5)]
-    study = open_study(PARAMS, bench, rows, tmp_path / "log")
-    designs = [suggest(ask(study, PARAMS), PARAMS, bench) for _ in range(10)][6:]
-    assert [design.ratios[first] for design in designs[:3]] == [0.0, 0.0, 0.0]
-    assert [design.ratios[others[0]] for design in designs] == [0.25, 0.5, 0.5, 0.5]
+    first, second, *others = (group.name for group in bench.groups.prunable)
+    costs = {(first, 0.5): 0.8, (second, 0.25): 0.02, (second, 0.5): 0.2, ("blocks.0", 1.0): 0.01}
+    costs |= {(name, 0.5): 0.1 for name in others}
+    rows = [row("", 0.0, 0.9, 1.0)]
+    rows += [row(name, ratio, 0.9 - cost, 1 + ratio / 5) for (name, ratio), cost in costs.items()]
+    study = open_study(PARAMS, ANY, bench, rows, tmp_path / "log")
+    designs = [suggest(ask(study, PARAMS), PARAMS, bench) for _ in range(10)]
+    assert not any(design.int8 for design in designs)
+    advised = designs[6:]
+    assert [design.ratios[first] for design in advised] == [0.0, 0.0, 0.0, 0.0]
+    assert all(design.without == {"blocks.0"} for design in advised)
+    assert [design.ratios[second] for design in advised] == sorted(d.ratios[second] for d in advised)
+    assert advised[1].ratios[second] > 0
 
 
 def test_search_goes_on_with_equal_designs_when_it_was_closed(bench: Bench, tmp_path: Path) -> None:
