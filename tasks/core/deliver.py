@@ -39,11 +39,12 @@ def deliver(source: Source, made: Made, scheme: str, out: Path) -> str:
             f"no operator of this network could be quantized to {scheme}: leave it out of schemes"
         )
     lost = (source.accuracy(plain) - source.accuracy(content)) * 100
-    warning = ""
+    warnings = [made.warning] if made.warning else []
     if lost > MUCH:
-        warning = (
+        warnings.append(
             f"{scheme} loses {lost:.1f} points on the validation images; int8_mixed or int8_qat lose less"
         )
+    warning = "; ".join(warnings)
     (out / "model.onnx").write_bytes(content)
     write_json(
         out / "metrics.json",

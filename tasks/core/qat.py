@@ -27,6 +27,7 @@ from tasks.core.export import INPUT
 from tasks.core.quantization import Calibrated, quantize_static
 
 QMAX = 255  # activations are uint8
+STRETCH = 2.0  # a learned scale is at most so many times the calibrated one, and at least its inverse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,7 @@ class IntegerGraph(nn.Module):
         self._limit = 64 if calibrated.weight_bits == 7 else 127
         self._steps: list[_Step] = []
         self._zeros: dict[str, int] = {}
+        self._calibrated: dict[str, float] = {}  # scales
         self._rounded: set[str] = set()  # weights that are quantized
         self.weights, self.scales = nn.ParameterDict(), nn.ParameterDict()
         names: dict[str, str] = {INPUT: INPUT}  # a tensor of the graph -> where its value is found
@@ -72,7 +74,7 @@ class IntegerGraph(nn.Module):
                 if source != INPUT:  # the input is exact
                     scale, zero = (stored[name].item() for name in node.input[1:3])
                     self.scales[_key(source)] = nn.Parameter(torch.tensor([scale]))
-                    self._zeros[source] = zero
+                    self._zeros[source], self._calibrated[source] = zero, scale
                     self._steps.append(_Step("QuantizeLinear", (source,), source, {}))
             elif node.op_type != "DequantizeLinear":
                 if node.op_type not in _OPERATORS:
@@ -102,9 +104,14 @@ class IntegerGraph(nn.Module):
         """`x` as uint8 would hold it; gradients reach the scale too."""
         zero = x.new_full((1,), self._zeros[name])
         factor = (x[0].numel() * QMAX) ** -0.5  # LSQ, section 2.2
-        return torch._fake_quantize_learnable_per_tensor_affine(
-            x, self.scales[_key(name)], zero, 0, QMAX, factor
-        )
+        return torch._fake_quantize_learnable_per_tensor_affine(x, self.scale(name), zero, 0, QMAX, factor)
+
+    @torch.no_grad()
+    def scale(self, name: str) -> Tensor:
+        """The learned scale of an activation, kept near the calibrated one: a steep step can carry the scale
+        of a gate below zero, and then everything dies that the gate multiplies."""
+        scale: Tensor = self.scales[_key(name)]
+        return scale.clamp_(self._calibrated[name] / STRETCH, self._calibrated[name] * STRETCH)
 
     def _weight(self, name: str) -> Tensor:
         weight: Tensor = self.weights[_key(name)]
@@ -128,9 +135,7 @@ def trained(network: IntegerGraph, calibrated: Calibrated, float_nodes: Collecti
         if key in network.weights:
             learned = np.ascontiguousarray(network.weights[key].detach().cpu().numpy())
             initializer.CopyFrom(numpy_helper.from_array(learned, initializer.name))
-    overrides = {
-        name: (float(network.scales[_key(name)].detach()), zero) for name, zero in network._zeros.items()
-    }
+    overrides = {name: (float(network.scale(name).detach()), zero) for name, zero in network._zeros.items()}
     return quantize_static(dataclasses.replace(calibrated, model=model), float_nodes, overrides=overrides)
 
 

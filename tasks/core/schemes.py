@@ -85,10 +85,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Made:
-    """A graph from x_NCHW to logits, and why nodes of it stayed in floating point."""
+    """A graph from x_NCHW to logits, why nodes of it stayed in floating point, and what went otherwise than
+    asked for."""
 
     graph: onnx.ModelProto
     reasons: dict[str, str] = field(default_factory=dict)
+    warning: str = ""
 
 
 CLASSIFIER = "the classifier: logits are not rounded"
@@ -128,9 +130,13 @@ def _int8_mixed(source: Source) -> Made:
 
 
 def _int8_qat(source: Source) -> Made:
-    """int8, trained to be: the network in floating point teaches the graph, on images for training."""
+    """int8, trained to be: the network in floating point teaches the graph, on images for training.
+
+    Where that made it worse, what stood before the training is given back, with a warning.
+    """
     params = source.params
     reasons = _sensitive(source)
+    untrained = quantize_static(source.calibrated, reasons)
     student = IntegerGraph(source.calibrated, reasons)
     recipe = Recipe(
         epochs=params.qat_epochs,
@@ -153,7 +159,12 @@ def _int8_qat(source: Source) -> Made:
             on_epoch=lambda row: progress.step(note(row)),
         )
     source.network.cpu()
-    return Made(trained(student.cpu(), source.calibrated, reasons), reasons)
+    learned = trained(student.cpu(), source.calibrated, reasons)
+    before, after = (source.accuracy(source.file(graph)) for graph in (untrained, learned))
+    if after < before:
+        warning = f"training in int8 led from {before:.2%} to {after:.2%} on the validation images"
+        return Made(untrained, reasons, f"{warning}: what stood before it was kept; lower quantize.qat_lr")
+    return Made(learned, reasons)
 
 
 INTEGER_SCHEMES = ("int8", "int8_mixed", "int8_qat", "int8_dynamic")

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 
 import numpy as np
 import onnx
@@ -148,6 +149,17 @@ def test_integer_graph_computes_what_onnx_runtime_does_when_untrained(source: So
     assert (got.argmax(1) == wanted.argmax(1)).all()
 
 
+def test_learned_scale_stays_near_the_calibrated_one_when_a_step_was_too_long(source: Source) -> None:
+    network = IntegerGraph(source.calibrated, [classifier(source.graph)])
+    calibrated = {name: scale.item() for name, scale in network.scales.items()}
+    with torch.no_grad():
+        for scale in network.scales.values():
+            scale.fill_(-1)
+    network(torch.tensor(normalized(source.dataset.val.images_NHWC[:2], *source.pixels)))
+    learned = {name: scale.item() for name, scale in network.scales.items()}
+    assert learned == pytest.approx({name: value / 2 for name, value in calibrated.items()})
+
+
 def test_int8_graph_has_the_accuracy_of_the_trained_network_when_written_back(source: Source) -> None:
     kept = [classifier(source.graph)]
     network = IntegerGraph(source.calibrated, kept)
@@ -199,6 +211,14 @@ def test_training_the_int8_graph_recovers_the_logits_when_weights_were_spoiled(s
         np.abs(logits(source, SCHEMES[scheme](worse)) - wanted).mean() for scheme in ("int8", "int8_qat")
     )
     assert after < 0.5 * before
+
+
+@pytest.mark.slow
+def test_the_untrained_int8_graph_is_kept_when_training_made_it_worse(source: Source) -> None:
+    made = SCHEMES["int8_qat"](variant(source, qat_lr=0.5))
+    assert re.match(r"training in int8 led from \d+\.\d\d% to .*lower quantize\.qat_lr", made.warning)
+    untrained = Made(quantize_static(source.calibrated, made.reasons))
+    assert (logits(source, made) == logits(source, untrained)).all()
 
 
 @pytest.mark.slow
