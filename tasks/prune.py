@@ -47,7 +47,7 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
         dense.to(ranks.device)
         student = copy.deepcopy(dense).train()
         method = _method(params, ratio, student, spec, dataset, augment)
-        with Progress("prune", params.epochs) as progress:
+        with Progress("prune", params.epochs, quiet=not ranks.main) as progress:
             for step in range(params.steps):
                 method.step()
                 recalibrate(student, dataset.train, augment.mean, augment.std)
@@ -64,6 +64,8 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
                     on_epoch=lambda row: progress.step(note(row)),
                 )
                 history += [replace(row, epoch=before + row.epoch) for row in rows]
+        if not ranks.main:
+            return
     student.cpu()
     save_model(student, spec, out)
     write_history(history, out / "history.csv")

@@ -141,9 +141,12 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_train_learns_when_torchrun_starts_two_ranks(digits: Path, tmp_path: Path) -> None:
+def test_train_and_prune_learn_when_torchrun_starts_two_ranks(digits: Path, tmp_path: Path) -> None:
     folder = make_project(tmp_path / "ranks", digits, tune={"trials": 0})
-    repro(folder, "train", PET_NPROC_PER_NODE="2")
+    printed = repro(folder, "prune@0.5", PET_NPROC_PER_NODE="2")
+    assert printed.count("prune 1/") == 1, "one rank speaks"
+    pruned = json.loads((folder / "data/prune/0.5/metrics.json").read_text())
+    assert pruned["val_accuracy"] > 0.7
     assert metrics(folder, "train")["threads"] == 1
     assert float(str(metrics(folder, "train")["val_accuracy"])) > 0.7
 
