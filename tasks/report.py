@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from tasks.core import sections
+from tasks.core import searches, sections
 from tasks.core.candidates import DENSE, read_candidates, read_result
 from tasks.core.cli import main
 from tasks.core.data import open_dataset
@@ -63,9 +63,9 @@ def report(
         worth_knowing=sections.worth_knowing(rows, accuracy, prune, used["prune"]["ratios"]),
         speed=sections.speed(rows, read_result(evaluation / "latency.json")),
         nodes=sections.nodes(rows, detail),
-        learning=sections.learning(train, prune, used["prune"]["ratios"]),
-        tuning=sections.tuning(tune),
-        press=sections.press(press),
+        learning=sections.learning(train, prune, press, used["prune"]["ratios"]),
+        tuning=searches.tuning(tune),
+        press=searches.press(press),
         errors=sections.errors(detail, dataset.classes),
         mistakes=sections.mistakes(evaluation, metrics["selected"], dataset, params.mistakes),
         augmentation=sections.augmentation(augment),

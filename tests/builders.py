@@ -408,12 +408,17 @@ def _press(folder: Path, pressed: bool, hostile: str) -> None:
         f"press-{i}": {"trial": 4 + 5 * i, "val_drop_points": 0.2, "val_drop_high": 0.5, "within_bar": True}
         for i in (1, 2)
     }
-    metrics = (
+    metrics: dict[str, Any] = (
         {"trials": 20, "front": 4, "hypervolume": 3.1, "candidates": found}
         if pressed
         else {"trials": 0, "candidates": {}}
     )
     _json(folder / "metrics.json", metrics)
+    for name in metrics["candidates"]:
+        made = folder / name.removeprefix("press-")
+        made.mkdir()
+        _csv(made / "history.csv", HISTORY, _history(5, 0.921))
+        _json(made / "metrics.json", {"parameters": 21_000})
 
 
 def _quantize(folder: Path, made: Made, side: int, channels: int, classes: int) -> None:

@@ -149,6 +149,16 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def number(text: str | None) -> float:
+    """A number in a CSV cell; NaN when the cell is empty or absent."""
+    return float(text) if text else math.nan
+
+
+def sortable(value: float) -> float:
+    """The value; below every other one where it is no finite number."""
+    return value if math.isfinite(value) else -math.inf
+
+
 def table_text(rows: list[dict[str, Any]]) -> str:
     """`rows` (at least one, all with the same keys) as CSV with Unix line ends."""
     text = io.StringIO()
@@ -175,7 +185,7 @@ def candidate_folders(quantize: Path, press: Path, settings: Path) -> dict[str, 
     origins = ["dense", *(f"prune-{ratio}" for ratio in asked.prune.ratios)]
     names = [f"{origin}-{scheme}" for origin in origins for scheme in asked.quantize.schemes]
     names.sort(key=lambda name: name != DENSE)
-    names += read_result(press / "metrics.json")["candidates"]
+    names += pressed(press)
     folders = {name: candidate_folder(name, quantize, press) for name in names}
     for folder in folders.values():
         if not (folder / "model.onnx").is_file():
@@ -185,6 +195,11 @@ def candidate_folders(quantize: Path, press: Path, settings: Path) -> dict[str, 
     if left_out:
         print(f"left out, since params.yaml no longer asks for them: {', '.join(left_out)}", flush=True)
     return folders
+
+
+def pressed(press: Path) -> list[str]:
+    """The names of the candidates in the folder of the stage press."""
+    return list(read_result(press / "metrics.json")["candidates"])
 
 
 def candidate_folder(name: str, quantize: Path, press: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tasks.core.charts import Axis, Design
-from tasks.core.sections import design_point
+from tasks.core.searches import design_point
 
 WIDTH, HEIGHT = 60, 20  # characters, lines
 LINKS = 60  # MLflow cuts a description at 8,000 characters

@@ -15,10 +15,14 @@ from tasks.core.candidates import (
     DENSE,
     TIMED,
     Candidate,
+    candidate_folder,
     float_nodes,
+    number,
     pareto_front,
+    pressed,
     read_result,
     read_table,
+    sortable,
 )
 from tasks.core.charts import Dot, Line
 from tasks.core.data import Dataset
@@ -29,8 +33,6 @@ from tasks.core.weaknesses import weaknesses
 
 MATRIX_CLASSES = 30  # the largest confusion matrix that a reader can use
 WORST = 60  # recalls listed when there are more classes than that
-TRIALS = 10
-GROUPS = 6  # curves of sensitivity: as many as there are tones
 PAIRS = 8
 REASONS = 100  # files listed as left out
 WORTH_A_WORD = 0.3  # share of zeros
@@ -158,12 +160,14 @@ def nodes(rows: Mapping[str, Candidate], detail: dict[str, Any]) -> dict[str, An
     return {"rows": _fastest_first(rows), "float": float_nodes(detail.get("nodes", []))}
 
 
-def learning(train: Path, prune: Path, ratios: list[float | str]) -> dict[str, Any]:
-    """Accuracy and loss over the epochs, of the dense model and of those pruned by `ratios`: shares of
-    the channels, or a kind of sparsity in words, which come last."""
+def learning(train: Path, prune: Path, press: Path, ratios: list[float | str]) -> dict[str, Any]:
+    """Accuracy and loss over the epochs, of the dense model, of those pruned by `ratios` (shares of the
+    channels, or a kind of sparsity in words) and of those that press has found, which come last."""
     history = read_table(train / "history.csv")
     trained = read_result(train / "metrics.json")
-    pruned = {str(ratio): read_table(prune / str(ratio) / "history.csv") for ratio in sorted(ratios, key=str)}
+    folders = {_pruned_by(str(ratio)): prune / str(ratio) for ratio in sorted(ratios, key=str)}
+    folders |= {name: candidate_folder(name, prune, press) for name in pressed(press)}
+    pruned = {name: read_table(folder / "history.csv") for name, folder in folders.items()}
     dense_accuracy = [
         Line("training", _curve(history, "train_accuracy", 100), 2, dashed=True),
         Line("validation", _curve(history, "val_accuracy", 100), 1, marks=True),
@@ -173,17 +177,18 @@ def learning(train: Path, prune: Path, ratios: list[float | str]) -> dict[str, A
         Line("validation", _curve(history, "val_loss"), 1, marks=True),
     ]
     pruned_accuracy = [
-        Line(
-            ratio if ratio.startswith(SPARSE) else f"{ratio} removed",
-            _curve(rows, "val_accuracy", 100),
-            _tone(i),
-            i % 2 == 1,
-            marks=True,
-        )
-        for i, (ratio, rows) in enumerate(pruned.items())
+        Line(name, _curve(rows, "val_accuracy", 100), _tone(i), i % 2 == 1, marks=True)
+        for i, (name, rows) in enumerate(pruned.items())
     ]
     final = 100 * trained["val_accuracy"]
-    left = [("0", trained), *((r, read_result(prune / r / "metrics.json")) for r in pruned)]
+    left = [("dense", trained["parameters"], trained["val_accuracy"])] + [
+        (
+            name,
+            read_result(folder / "metrics.json")["parameters"],
+            number(pruned[name][-1]["val_accuracy"]) if pruned[name] else math.nan,
+        )
+        for name, folder in folders.items()
+    ]
     return {
         "figures": [
             _learning_figure("dense-accuracy", "Dense model: accuracy", "Accuracy, %", dense_accuracy),
@@ -195,9 +200,14 @@ def learning(train: Path, prune: Path, ratios: list[float | str]) -> dict[str, A
         ],
         "trained": trained,
         "left": [
-            (r, m["parameters"], m["parameters"] / trained["parameters"], m["val_accuracy"]) for r, m in left
+            (name, parameters, parameters / trained["parameters"], accuracy)
+            for name, parameters, accuracy in left
         ],
     }  # fmt: skip
+
+
+def _pruned_by(ratio: str) -> str:
+    return ratio if ratio.startswith(SPARSE) else f"{ratio} removed"
 
 
 def _learning_figure(
@@ -220,124 +230,8 @@ def _tone(index: int) -> int:
 
 def _curve(rows: list[dict[str, str]], column: str, factor: float = 1) -> list[tuple[float, float]]:
     """The column over 1, 2, 3, …: the epochs that were trained, whatever restarts in between."""
-    values = [(i + 1.0, factor * _float(row.get(column))) for i, row in enumerate(rows)]
+    values = [(i + 1.0, factor * number(row.get(column))) for i, row in enumerate(rows)]
     return [(x, y) for x, y in values if math.isfinite(y)]
-
-
-def _float(text: str | None) -> float:
-    """A number in a CSV cell; NaN when the cell is empty or absent."""
-    return float(text) if text else math.nan
-
-
-def tuning(tune: Path) -> dict[str, Any]:
-    """The search: its history, what mattered, its best trials. Only `on: False` without trials."""
-    trials = read_table(tune / "trials.csv")
-    if not trials:
-        return {"on": False}
-    history = read_table(tune / "history.csv")
-    values = [(int(row["trial"]), 100 * float(row["value"])) for row in history]
-    best = [(int(row["trial"]), 100 * float(row["best"])) for row in history]
-    searched = [k for k in trials[0] if k not in ("number", "state", "value", "epochs")]
-    ranked = sorted(trials, key=lambda t: (-_sortable(_float(t["value"])), int(t["number"])))
-    top = f", the best {best[-1][1]:.2f} %" if best else ""
-    return {
-        "on": True,
-        "chart": charts.trials(values, best, "tuning", f"Accuracy of {len(values)} trials{top}")
-        if values
-        else "",
-        "importances": [
-            (row["param"], _float(row["importance"])) for row in read_table(tune / "importances.csv")
-        ],
-        "searched": searched,
-        "trials": [
-            {
-                "number": t["number"],
-                "state": t["state"],
-                "value": _float(t["value"]),
-                "epochs": t.get("epochs", ""),
-                "params": [_rounded(t[k]) for k in searched],
-            }
-            for t in ranked[:TRIALS]
-        ],
-        "number": len(trials),
-        "metrics": read_result(tune / "metrics.json"),
-    }
-
-
-def press(press: Path) -> dict[str, Any]:
-    """The search over designs: what was tried, its front, and what each group and block alone
-    costs. Only `on: False` without trials."""
-    trials = read_table(press / "trials.csv")
-    if not trials:
-        return {"on": False}
-    metrics = read_result(press / "metrics.json")
-    points = [design_point(trial) for trial in trials]
-    searched = [key for key in trials[0] if key in ("criterion", "int8", "float_layers", "float_depthwise")]
-    front = [trial for trial in trials if trial["front"] == "True"]
-    groups: dict[str, list[dict[str, str]]] = {}
-    for row in read_table(press / "sensitivity.csv"):
-        groups.setdefault(row["group"], []).append(row)
-    whole = groups.pop("", [])
-    # A block leaves whole; of a group of channels never all.
-    blocks = [groups.pop(name)[0] for name in list(groups) if _float(groups[name][0]["ratio"]) == 1]
-    ranked = sorted(groups, key=lambda name: min(_float(row["accuracy"]) for row in groups[name]))
-    curves = [
-        Line(
-            name,
-            [(100 * _float(r["ratio"]), 100 * _float(r["accuracy"])) for r in [*whole, *groups[name]]],
-            i + 1,
-            marks=True,
-        )
-        for i, name in enumerate(ranked[:GROUPS])
-    ]
-    return {
-        "on": True,
-        "metrics": metrics,
-        "chart": charts.designs(
-            points, "Times faster than the dense model", "designs",
-            f"{len(points)} designs by accuracy and speed-up, {len(front)} of them on the front",
-        ),
-        "growth": charts.trials(
-            [], [(int(trial["number"]), _float(trial["hypervolume"])) for trial in trials], "growth",
-            "The hypervolume of accuracy and speed-up after each trial", "Hypervolume",
-        ),
-        "searched": searched,
-        "front": [
-            (trial, [key.removeprefix("without.") for key in trial if key.startswith("without.") and trial[key] == "True"])
-            for trial in sorted(front, key=lambda trial: _float(trial["speedup"]))
-        ],
-        "sensitivity": charts.lines(
-            curves, "Channels removed, %", "Accuracy untrained, %", "sensitivity",
-            "Accuracy when one group alone is pruned, for the groups that lose most",
-        ) if curves else "",
-        "legend": [(charts.swatch(line.tone, marks=True), line.label) for line in curves],
-        "groups": [(name, groups[name]) for name in ranked],
-        "ratios": [row["ratio"] for row in groups[ranked[0]]] if ranked else [],
-        "blocks": sorted(blocks, key=lambda row: -_float(row["accuracy"])),
-        "whole": whole[0] if whole else None,
-    }  # fmt: skip
-
-
-def design_point(trial: Mapping[str, str], href: str = "") -> charts.Design:
-    """A row of press/trials.csv as a dot."""
-    accuracy, speedup = _float(trial["accuracy"]), _float(trial["speedup"])
-    label = f"trial {trial['number']}: {percent(accuracy)}, {times(speedup)} faster"
-    if trial["candidate"]:
-        label = f"{trial['candidate']}, {label}"
-    front = trial["front"] == "True"
-    return charts.Design(speedup, 100 * accuracy, label, front, bool(trial["candidate"]), href)
-
-
-def _sortable(value: float) -> float:
-    return value if math.isfinite(value) else -math.inf
-
-
-def _rounded(text: str) -> str:
-    """A cell with at most four significant digits; text that is no number as it is."""
-    try:
-        return f"{float(text):.4g}"
-    except ValueError:
-        return text
 
 
 def errors(detail: dict[str, Any], classes: list[str]) -> dict[str, Any]:
@@ -356,7 +250,7 @@ def errors(detail: dict[str, Any], classes: list[str]) -> dict[str, Any]:
     ]
     recall = sorted(
         ((detail["recall"][name], name, totals[i]) for i, name in enumerate(classes)),
-        key=lambda r: (_sortable(r[0]), r[1]),
+        key=lambda r: (sortable(r[0]), r[1]),
     )
     return {
         "classes": classes,
@@ -383,7 +277,7 @@ def _cell(number: int, total: int, right: bool) -> dict[str, Any]:
 def mistakes(evaluation: Path, selected: str, dataset: Dataset, most: int) -> dict[str, Any]:
     """The wrong answers that the selected model was surest of, as pictures."""
     rows = [r for r in read_table(evaluation / "mistakes.csv") if r["candidate"] == selected]
-    rows.sort(key=lambda r: (-_float(r["probability"]), int(r["index"])))
+    rows.sort(key=lambda r: (-number(r["probability"]), int(r["index"])))
     return {
         "pictures": [
             {
@@ -391,7 +285,7 @@ def mistakes(evaluation: Path, selected: str, dataset: Dataset, most: int) -> di
                 "index": row["index"],
                 "true": row["true"],
                 "predicted": row["predicted"],
-                "probability": _float(row["probability"]),
+                "probability": number(row["probability"]),
             }
             for row in rows[:most]
         ],

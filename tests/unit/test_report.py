@@ -368,11 +368,13 @@ def test_settings_of_the_registry_stay_out_when_shown(tmp_path: Path) -> None:
     assert json.dumps([0.25, 0.5, 0.625])[1:-1] in page
 
 
-def test_sparse_models_come_last_in_words_when_the_learning_is_shown(tmp_path: Path) -> None:
+def test_learning_shows_searched_models_last_when_there_are_some(tmp_path: Path) -> None:
     build(tmp_path)
     shutil.copytree(tmp_path / "prune/0.5", tmp_path / "prune/sparse-0.8")
-    shown = learning(tmp_path / "train", tmp_path / "prune", ["sparse-0.8", 0.5, 0.25])
-    assert [row[0] for row in shown["left"]] == ["0", "0.25", "0.5", "sparse-0.8"]
+    shown = learning(tmp_path / "train", tmp_path / "prune", tmp_path / "press", ["sparse-0.8", 0.5, 0.25])
+    names = ["0.25 removed", "0.5 removed", "sparse-0.8", "press-1", "press-2"]
+    assert [row[0] for row in shown["left"]] == ["dense", *names]
+    assert [label for _, label in shown["figures"][-1]["legend"]] == names
 
 
 def test_ratio_stays_out_when_params_no_longer_ask_for_it(tmp_path: Path) -> None:
