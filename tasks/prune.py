@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tasks.core.batchnorm import recalibrate
 from tasks.core.cli import main
 from tasks.core.data import Dataset, open_dataset
 from tasks.core.dist import world
@@ -18,7 +19,7 @@ from tasks.core.files import read_json, write_json
 from tasks.core.models import Spec, load_model, mac_count, parameter_count, save_model
 from tasks.core.params import SPARSE, SPARSE_2OF4, PruneParams, check_ratio
 from tasks.core.progress import Progress
-from tasks.core.pruning import Pruner, loss_gradients, recalibrate
+from tasks.core.pruning import Pruner, loss_gradients
 from tasks.core.recipes import note, write_history
 from tasks.core.recovery import recover
 from tasks.core.sparsity import PATTERN, Sparsifier, sparsity

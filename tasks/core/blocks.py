@@ -20,11 +20,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from tasks.core.batches import sample
 from tasks.core.branches import bypass, find_branches
 from tasks.core.data import Split
 from tasks.core.export import INPUT
 from tasks.core.models import remove_blocks
-from tasks.core.pruning import sample
 from tasks.core.runtime import session
 
 GATE_IMAGES = 512

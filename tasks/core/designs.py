@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from tasks.core.batchnorm import recalibrate
 from tasks.core.blocks import Block, find_blocks, gate_means, take_out
 from tasks.core.channels import Groups, find_groups
 from tasks.core.data import Split, balanced
 from tasks.core.export import refill
 from tasks.core.progress import Progress
-from tasks.core.pruning import loss_gradients, prune_channels, recalibrate, score
+from tasks.core.pruning import loss_gradients, prune_channels, score
 from tasks.core.quantization import classifier, depthwise, layer_losses, quantize_static
 from tasks.core.runtime import predict, session
 from tasks.core.schemes import CLASSIFIER, DEPTHWISE, RANKED_IMAGES, Made, Source

@@ -88,9 +88,8 @@ def world() -> Iterator[World]:
             distributed.destroy_process_group()
 
 
-def check_divides(batch_size: int, world_size: int) -> None:
-    """Raises BadInput when the ranks cannot have equal parts of the global batch."""
-    if batch_size % world_size:
-        raise BadInput(
-            f"train.batch_size ({batch_size}) is global and must be a multiple of the {world_size} ranks"
-        )
+def check_divides(batch_size: int, ranks: int, parts: int) -> None:
+    """Raises BadInput when the ranks, and the parts in which each computes, cannot be of one size."""
+    if batch_size % (ranks * parts):
+        many = f"the {ranks} ranks" if parts == 1 else f"{ranks} ranks times accumulate ({parts})"
+        raise BadInput(f"train.batch_size ({batch_size}) is global and must be a multiple of {many}")

@@ -192,18 +192,28 @@ class TrainParams(Params):
     """of sgd"""
     weight_decay: NonNegative = 5e-4
     """L2, not on norms and biases"""
-    schedule: Literal["cosine", "step", "exponential", "constant"] = "cosine"
+    schedule: Literal["cosine", "step", "exponential", "one_cycle", "constant"] = "cosine"
     """of the learning rate after the warm-up"""
     warmup_epochs: NonNegative = 1.0
     """the learning rate grows from 0 for so long"""
+    clip_norm: NonNegative = 0.0
+    """gradients are scaled down to this norm; 0: off"""
+    accumulate: Count = 1
+    """parts in which a batch is computed, one after another: more need less memory"""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """share of the target that all classes have in common"""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: in the loss rare classes count as much as frequent ones"""
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """balanced: every class is drawn equally often"""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """of the average of weights that is kept; 0: the last weights are kept"""
     augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
     """scales every range of augment; 0: no augmentation"""
     early_stopping: Annotated[int, Field(ge=0)] = 0
     """epochs without a better loss before the end; 0: off"""
+    l1: NonNegative = 0.0
+    """L1 of weights, not of norms and biases, by soft thresholding, which makes zeros; 0: off"""
     bn_sparsity: NonNegative = 0.0
     """L1 on batch norm's scales, for prune.criterion bn_scale (arXiv:1708.06519); 0: off"""
     seed: int = 0

@@ -14,21 +14,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tasks.core.batches import sample
 from tasks.core.channels import Group, Groups, KeptWhole, cut, find_groups
 from tasks.core.data import Split
-from tasks.core.engine import EVAL_BATCH
 from tasks.core.errors import BadInput, StageFailed
-from tasks.core.transforms import normalize
 
 LEAST_KEPT = 0.1  # of a group's channels, in a global scope: no layer is closed
 GRADIENT_BATCH = 64
 GRADIENT_IMAGES = 2048
-RECALIBRATION_IMAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -299,40 +296,3 @@ def loss_gradients(
             gradients = torch.autograd.grad(loss, parameters)
         model.train(training)
         yield dict(zip(names, gradients, strict=True))
-
-
-@torch.inference_mode()
-def recalibrate(
-    model: nn.Module, split: Split, mean: list[float], std: list[float], images: int = RECALIBRATION_IMAGES
-) -> None:
-    """Compute batch norm's statistics anew, as the mean over batches of images without augmentation.
-
-    Those of the unpruned network no longer fit what its layers now put out. Li et al. 2020, "EagleEye",
-    arXiv:2007.02491.
-    """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    training, momenta = model.training, [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the cumulative mean
-        norm.train()
-    for x_NCHW, _ in sample(model, split, mean, std, images, EVAL_BATCH):
-        model(x_NCHW)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.train(training)
-
-
-def sample(
-    model: nn.Module, split: Split, mean: list[float], std: list[float], images: int, batch: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Whole batches of (x_NCHW, labels_N), the same ones each time; one smaller batch if there are fewer."""
-    device = next(model.parameters()).device
-    order = np.random.default_rng(0).permutation(len(split))[:images]
-    size = min(batch, len(order))
-    for start in range(0, len(order) - size + 1, size):
-        rows = np.sort(order[start : start + size])
-        x_NHWC = torch.tensor(np.asarray(split.images_NHWC[rows]), device=device)
-        labels_N = torch.tensor(np.asarray(split.labels_N[rows]), device=device)
-        yield normalize(x_NHWC, mean, std), labels_N

@@ -8,8 +8,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from tasks.core.data import Dataset
-from tasks.core.engine import Epoch, Recipe
+from tasks.core.engine import Epoch
 from tasks.core.models import Spec
+from tasks.core.optimizing import Recipe
 from tasks.core.params import TrainParams
 
 

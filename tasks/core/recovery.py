@@ -13,7 +13,8 @@ from torch import nn
 
 from tasks.core.data import Dataset
 from tasks.core.dist import World
-from tasks.core.engine import Epoch, Recipe, Teacher, fit
+from tasks.core.engine import Epoch, Teacher, fit
+from tasks.core.optimizing import Recipe
 from tasks.core.params import PruneParams
 from tasks.core.transforms import BatchAugment
 

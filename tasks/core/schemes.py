@@ -16,8 +16,9 @@ from torch import nn
 
 from tasks.core.data import Dataset, balanced
 from tasks.core.dist import world
-from tasks.core.engine import Recipe, Teacher, fit
+from tasks.core.engine import Teacher, fit
 from tasks.core.export import take_raw_images, to_bytes
+from tasks.core.optimizing import Recipe
 from tasks.core.params import QuantizeParams
 from tasks.core.progress import Progress
 from tasks.core.qat import IntegerGraph, trained

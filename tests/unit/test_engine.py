@@ -1,5 +1,6 @@
 """The training loop: it learns, repeats itself to the bit, resumes, and says when it cannot go on."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ import pytest
 import torch
 from torch import nn
 
+from tasks.core.batchnorm import recalibrate
 from tasks.core.data import Split
 from tasks.core.dist import World
-from tasks.core.engine import Epoch, Recipe, Teacher, fit, predict
+from tasks.core.engine import Epoch, Teacher, fit, predict
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.models import Spec, build
+from tasks.core.optimizing import SCHEDULES, Recipe, lr_factor
+from tasks.core.sparsity import sparsity
 from tasks.core.transforms import BatchAugment
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -57,7 +61,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("schedule", ["cosine", "step", "exponential", "constant"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_fit_learns_when_there_is_something_to_learn(optimizer: str, schedule: str) -> None:
     recipe = replace(RECIPE, optimizer=optimizer, schedule=schedule, lr=0.05 if optimizer == "sgd" else 0.005)
     history = train(network(), recipe)
@@ -145,3 +149,86 @@ def test_weight_decay_leaves_norms_and_biases_alone_when_it_is_large() -> None:
     before = [p for p in network().parameters() if p.ndim > 1]
     assert all((p - p.round()).abs().max() < 1e-3 or p.shape == (2,) for p in norms)
     assert all((a / b).abs().median() < 0.999 for a, b in zip(weights, before, strict=True))
+
+
+def test_learning_rate_warms_up_to_where_the_schedule_begins_when_asked() -> None:
+    factors = {
+        name: [
+            lr_factor(Recipe(epochs=10, batch_size=1, lr=1, schedule=name, warmup_epochs=2), 10)(i)
+            for i in range(100)
+        ]
+        for name in SCHEDULES
+    }
+    for name, factor in factors.items():
+        begins = 1 / 25 if name == "one_cycle" else 1
+        assert factor[:20] == pytest.approx([begins * (i + 1) / 21 for i in range(20)])
+        assert factor[20] == pytest.approx(begins)
+    assert factors["constant"][20:] == [1] * 80
+    assert [factors["step"][i] for i in (59, 60, 79, 80)] == pytest.approx([1, 0.1, 0.1, 0.01])
+    assert factors["cosine"][60] == pytest.approx(0.5)
+    assert factors["exponential"][60] == pytest.approx(0.001**0.5)
+    assert factors["one_cycle"].index(max(factors["one_cycle"])) == 44, "after three tenths of the rest"
+    assert max(factors["one_cycle"]) == pytest.approx(1) and factors["one_cycle"][-1] < 0.001
+
+
+def test_no_step_is_longer_than_the_norm_allows_when_gradients_are_clipped() -> None:
+    recipe = replace(RECIPE, epochs=1, ema_decay=0.0, momentum=0.0, weight_decay=0.0, clip_norm=1e-4)
+    before, after = network(), network()
+    train(after, recipe)
+    moved = torch.cat(
+        [(a - b).flatten() for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    )
+    steps = len(TRAIN) // recipe.batch_size
+    assert 0 < moved.norm() <= steps * recipe.lr * recipe.clip_norm
+
+
+def test_weights_are_those_of_whole_batches_when_gradients_are_accumulated() -> None:
+    def plain() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 2))
+
+    whole, parts = plain(), plain()
+    for model, accumulate in ((whole, 1), (parts, 4)):
+        train(model, replace(RECIPE, accumulate=accumulate))
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_fit_is_refused_when_the_parts_do_not_divide_the_batch() -> None:
+    with pytest.raises(BadInput, match=r"multiple of 1 ranks times accumulate \(5\)"):
+        train(network(), replace(RECIPE, accumulate=5))
+
+
+@pytest.mark.parametrize("remedy", [{"class_weights": "balanced"}, {"sampling": "balanced"}])
+def test_rare_class_is_found_more_often_when_classes_are_balanced(remedy: dict[str, Any]) -> None:
+    rare = np.flatnonzero(TRAIN.labels_N == 1)[:8]
+    rows = np.sort(np.concatenate([np.flatnonzero(TRAIN.labels_N == 0), rare]))
+    tail = Split(TRAIN.images_NHWC[rows], TRAIN.labels_N[rows])
+    recall = {}
+    for name, options in {"plain": {}, "balanced": remedy}.items():
+        model = network()
+        recipe = replace(RECIPE, epochs=4, **options)
+        fit(model, recipe, tail, VAL, BatchAugment(POLICY), 2, ALONE)
+        found_N = predict(model, VAL, [0.3], [0.3]).argmax(1).numpy()[VAL.labels_N == 1]
+        recall[name] = found_N.mean()
+    assert recall["balanced"] > recall["plain"] + 0.2
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_weights_are_zero_and_not_only_small_when_l1_is_on(ema_decay: float) -> None:
+    zeros = {}
+    for strength in (0.0, 0.02):
+        model = network()
+        history = train(model, replace(RECIPE, epochs=6, l1=strength, ema_decay=ema_decay))
+        assert history[-1].val_accuracy > 0.9
+        zeros[strength] = sparsity(model)
+        assert all((norm.weight != 0).all() for norm in model.modules() if isinstance(norm, nn.BatchNorm2d))
+    assert zeros[0.0] == 0 and zeros[0.02] > 0.3
+
+
+def test_statistics_of_batch_norm_fit_the_averaged_weights_when_training_ends() -> None:
+    model = network()
+    train(model, RECIPE)
+    again = copy.deepcopy(model)
+    recalibrate(again, TRAIN, POLICY["channel_mean"], POLICY["channel_std"])
+    assert same(model, again)

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from tasks.core.channels import Groups, cut, find_groups
 from tasks.core.data import Split
 from tasks.core.dist import World
-from tasks.core.engine import Recipe, fit, predict
+from tasks.core.engine import fit, predict
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.models import ARCHITECTURES, Spec, build, parameter_count
+from tasks.core.optimizing import Recipe
 from tasks.core.pruning import (
     CRITERIA,
     Part,
