@@ -16,13 +16,13 @@ from tasks.core.dist import world
 from tasks.core.engine import Epoch
 from tasks.core.errors import BadInput
 from tasks.core.files import read_json, write_json
-from tasks.core.models import Spec, load_model, mac_count, parameter_count, save_model
+from tasks.core.models import Spec, load_model, mac_count, parameter_count, save_model, sparsity
 from tasks.core.params import SPARSE, SPARSE_2OF4, PruneParams, check_ratio
 from tasks.core.progress import Progress
 from tasks.core.pruning import Pruner, loss_gradients
 from tasks.core.recipes import note, write_history
 from tasks.core.recovery import recover
-from tasks.core.sparsity import PATTERN, Sparsifier, sparsity
+from tasks.core.sparsity import PATTERN, Sparsifier
 from tasks.core.transforms import BatchAugment
 
 

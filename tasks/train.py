@@ -18,7 +18,7 @@ from tasks.core.data import open_dataset
 from tasks.core.dist import thread_count, world
 from tasks.core.engine import fit
 from tasks.core.files import fingerprint, read_json, write_json
-from tasks.core.models import build, parameter_count, save_model
+from tasks.core.models import build, parameter_count, save_model, sparsity
 from tasks.core.params import TrainParams
 from tasks.core.progress import Progress
 from tasks.core.recipes import note, recipe_of, spec_of, write_history
@@ -68,6 +68,7 @@ def train(params: TrainParams, data: Path, policy: Path, checkpoints: Path, out:
             "val_loss": history[-1].val_loss,
             "epochs": len(history),
             "parameters": parameter_count(model),
+            "sparsity": sparsity(model),
             "threads": thread_count(),
         },
     )

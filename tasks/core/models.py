@@ -189,6 +189,13 @@ def parameter_count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def sparsity(model: nn.Module) -> float:
+    """The share of the weights of convolutions and linear layers that are zero."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    zeros = sum(int((layer.weight == 0).sum()) for layer in layers)
+    return zeros / sum(layer.weight.numel() for layer in layers)
+
+
 def mac_count(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one image through convolutions and linear layers (FLOPs / 2)."""
     from torch.utils.flop_counter import FlopCounterMode

@@ -75,12 +75,6 @@ def hold(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         model.get_parameter(name).register_hook(partial(torch.mul, mask))  # type: ignore[no-untyped-call]
 
 
-def sparsity(model: nn.Module) -> float:
-    """The share of the weights of convolutions and linear layers that are zero."""
-    weights = _weights(model).values()
-    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
-
-
 class Sparsifier:
     """Sets weights of `model` to zero and holds them there, in `steps` parts of growing share.
 

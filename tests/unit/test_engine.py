@@ -15,9 +15,8 @@ from tasks.core.data import Split
 from tasks.core.dist import World
 from tasks.core.engine import Epoch, Teacher, fit, predict
 from tasks.core.errors import BadInput, StageFailed
-from tasks.core.models import Spec, build
+from tasks.core.models import Spec, build, sparsity
 from tasks.core.optimizing import SCHEDULES, Recipe, lr_factor
-from tasks.core.sparsity import sparsity
 from tasks.core.transforms import BatchAugment
 
 ALONE = World(0, 1, torch.device("cpu"))

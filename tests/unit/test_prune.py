@@ -10,9 +10,8 @@ import torch
 
 from tasks.core.data import Split
 from tasks.core.errors import BadInput, StageFailed
-from tasks.core.models import Spec, load_model, save_model
+from tasks.core.models import Spec, load_model, save_model, sparsity
 from tasks.core.params import PruneParams
-from tasks.core.sparsity import sparsity
 from tasks.prune import prune
 from tests.unit.test_engine import POLICY, TRAIN, VAL, network, train
 

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tasks.core.batchnorm import recalibrate
 from tasks.core.channels import Groups, cut, find_groups
 from tasks.core.data import Split
 from tasks.core.dist import World
@@ -25,7 +26,6 @@ from tasks.core.pruning import (
     Pruner,
     loss_gradients,
     prune_channels,
-    recalibrate,
     score,
 )
 from tasks.core.transforms import BatchAugment, normalize
