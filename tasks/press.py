@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from optuna.trial import FrozenTrial
 
+from tasks.core.architectures import Spec
 from tasks.core.cli import main
 from tasks.core.data import open_dataset
 from tasks.core.deliver import deliver
@@ -28,7 +29,7 @@ from tasks.core.errors import StageFailed
 from tasks.core.export import export
 from tasks.core.files import fingerprint, read_json, staged, write_json
 from tasks.core.journal import cut_off
-from tasks.core.models import Spec, load_model, save_model
+from tasks.core.models import load_model, save_model
 from tasks.core.params import Pipeline, PressParams, SelectParams, load_pipeline
 from tasks.core.progress import Progress
 from tasks.core.recipes import note, write_history

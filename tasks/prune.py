@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tasks.core.architectures import Spec
 from tasks.core.batchnorm import recalibrate
 from tasks.core.cli import main
 from tasks.core.data import Dataset, open_dataset
@@ -16,7 +17,7 @@ from tasks.core.dist import world
 from tasks.core.engine import Epoch
 from tasks.core.errors import BadInput
 from tasks.core.files import read_json, write_json
-from tasks.core.models import Spec, load_model, mac_count, parameter_count, save_model, sparsity
+from tasks.core.models import load_model, mac_count, parameter_count, save_model, sparsity
 from tasks.core.params import SPARSE, SPARSE_2OF4, PruneParams, check_ratio
 from tasks.core.progress import Progress
 from tasks.core.pruning import Pruner, loss_gradients

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
+from tasks.core.architectures import build
 from tasks.core.cli import main
 from tasks.core.data import open_dataset
 from tasks.core.dist import thread_count, world
 from tasks.core.engine import fit
 from tasks.core.files import fingerprint, read_json, write_json
-from tasks.core.models import build, parameter_count, save_model, sparsity
+from tasks.core.models import parameter_count, save_model, sparsity
 from tasks.core.params import TrainParams
 from tasks.core.progress import Progress
 from tasks.core.recipes import note, recipe_of, spec_of, write_history

@@ -3,14 +3,15 @@
 import numpy as np
 import torch
 
+from tasks.core.architectures import Spec, build
 from tasks.core.data import Dataset, Split
 from tasks.core.export import export
-from tasks.core.models import Spec, build
 from tasks.core.params import QuantizeParams
 from tasks.core.quantization import normalized
 from tasks.core.schemes import Source
 from tasks.core.transforms import BatchAugment
 
+ARCHITECTURES = ("resnet_small", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet18")
 SHAPE = (28, 28, 1)
 
 

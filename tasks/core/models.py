@@ -1,171 +1,19 @@
-"""The networks: built by name, saved as a description beside the weights, loaded without pickle.
-
-x_NCHW: N images, C channels (1 grey, 3 RGB), H rows, W columns. K: classes.
-"""
+"""A network and what is known of it: counted, saved as a description beside the weights, loaded without pickle."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
+from tasks.core.architectures import Spec, build
 from tasks.core.errors import BadInput
 from tasks.core.files import read_json, write_json
-
-# Below this side a stem that halves the image twice leaves too few pixels for the rest of the net.
-SMALL_SIDE = 64
-
-
-@dataclass(frozen=True)
-class Spec:
-    """Everything that `build` needs: architecture, input and output."""
-
-    arch: str
-    width: int
-    dropout: float
-    image_shape: tuple[int, int, int]  # H, W, C
-    num_classes: int
-
-    @property
-    def small(self) -> bool:
-        return min(self.image_shape[:2]) <= SMALL_SIDE
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2015, arXiv:1512.03385)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x_NCHW)))
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x_NCHW))
-
-
-class SmallResNet(nn.Module):
-    """A ResNet for small images: a stem, three stages of one block, each half as large and twice as
-    wide as the one before, mean over the pixels, and a linear layer."""
-
-    def __init__(self, width: int, in_channels: int, num_classes: int, dropout: float) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
-        self.blocks = nn.Sequential(
-            BasicBlock(width, width, 1),
-            BasicBlock(width, 2 * width, 2),
-            BasicBlock(2 * width, 4 * width, 2),
-        )
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(4 * width, num_classes)
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        y = self.blocks(self.stem(x_NCHW))
-        return cast(Tensor, self.head(self.dropout(y.mean((2, 3)))))
-
-
-def _small_resnet(spec: Spec) -> nn.Module:
-    return SmallResNet(spec.width, spec.image_shape[2], spec.num_classes, spec.dropout)
-
-
-def _mobilenet_v3_small(spec: Spec) -> nn.Module:
-    from torchvision.models import mobilenet_v3_small
-
-    net = mobilenet_v3_small(num_classes=spec.num_classes, dropout=spec.dropout)
-    net.features[0][0] = _stem(net.features[0][0], spec)
-    return cast(nn.Module, net)
-
-
-def _efficientnet_b0(spec: Spec) -> nn.Module:
-    from torchvision.models import efficientnet_b0
-
-    net = efficientnet_b0(num_classes=spec.num_classes, dropout=spec.dropout)
-    net.features[0][0] = _stem(net.features[0][0], spec)
-    return cast(nn.Module, net)
-
-
-def _mobilenet_v2(spec: Spec) -> nn.Module:
-    from torchvision.models import mobilenet_v2
-
-    net = mobilenet_v2(num_classes=spec.num_classes, dropout=spec.dropout)
-    net.features[0][0] = _stem(net.features[0][0], spec)
-    # Its own forward pools by a function, which exports as a dozen nodes.
-    parts = {
-        "features": net.features,
-        "pool": GlobalMean(),
-        "flat": nn.Flatten(),
-        "classifier": net.classifier,
-    }
-    return nn.Sequential(OrderedDict(parts))
-
-
-def _resnet18(spec: Spec) -> nn.Module:
-    from torchvision.models import resnet18
-
-    net = resnet18(num_classes=spec.num_classes)
-    net.fc = nn.Sequential(nn.Dropout(spec.dropout), net.fc)
-    if spec.small:
-        net.conv1 = nn.Conv2d(spec.image_shape[2], 64, 3, 1, 1, bias=False)
-        net.maxpool = nn.Identity()
-    else:
-        net.conv1 = _stem(net.conv1, spec)
-    return cast(nn.Module, net)
-
-
-class GlobalMean(nn.Module):
-    """The mean over all pixels. AdaptiveAvgPool2d(1) computes the same, but exports as a dozen nodes."""
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        return x_NCHW.mean((2, 3), keepdim=True)
-
-
-def _pooled_by_mean(net: nn.Module) -> nn.Module:
-    for name, child in net.named_modules():
-        if isinstance(child, nn.AdaptiveAvgPool2d):
-            net.set_submodule(name, GlobalMean())
-    return net
-
-
-def _stem(conv: nn.Conv2d, spec: Spec) -> nn.Conv2d:
-    """`conv` for the images' channels; on small images it keeps their resolution."""
-    return nn.Conv2d(
-        spec.image_shape[2],
-        conv.out_channels,
-        cast(tuple[int, int], conv.kernel_size),
-        1 if spec.small else cast(tuple[int, int], conv.stride),
-        cast(tuple[int, int], conv.padding),
-        bias=conv.bias is not None,
-    )
-
-
-ARCHITECTURES: dict[str, Callable[[Spec], nn.Module]] = {
-    "resnet_small": _small_resnet,
-    "mobilenet_v2": _mobilenet_v2,
-    "mobilenet_v3_small": _mobilenet_v3_small,
-    "efficientnet_b0": _efficientnet_b0,
-    "resnet18": _resnet18,
-}
-
-
-def build(spec: Spec) -> nn.Module:
-    """An untrained network in channels_last, x_NCHW float32 (normalised) -> logits_NK."""
-    return _pooled_by_mean(ARCHITECTURES[spec.arch](spec)).to(memory_format=torch.channels_last)
 
 
 class Removed(nn.Identity):

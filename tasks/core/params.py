@@ -21,7 +21,6 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
-Arch = Literal["resnet_small", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet18"]
 Criterion = Literal["l1", "l2", "bn_scale", "taylor", "lamp", "random"]
 Scheme = Literal["fp32", "fp16", "int8", "int8_mixed", "int8_qat", "int8_dynamic", "int8_weights"]
 
@@ -174,12 +173,14 @@ class TuneParams(Params):
 class TrainParams(Params):
     """The dense model and how it is trained; `batch_size` is global, whatever the ranks."""
 
-    arch: Arch = "resnet_small"
-    """the network"""
+    arch: Annotated[str, Field(pattern=r"^[a-z0-9_./]+$")] = "resnet_small"
+    """resnet_small, a classifier of torchvision (efficientnet_b0, convnext_tiny, …), or timm/NAME"""
     width: Annotated[int, Field(ge=8, le=256)] = 32
     """channels of resnet_small's first stage"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """before the last layer"""
+    """of activations, where the network has dropout, else before the last layer"""
+    stochastic_depth: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """probability that the last residual branch drops out, those before it less often; none: the network's own"""
     epochs: Count = 10
     """passes over the images for training"""
     batch_size: Annotated[int, Field(ge=2)] = 128

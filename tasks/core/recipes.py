@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from tasks.core.architectures import Spec
 from tasks.core.data import Dataset
 from tasks.core.engine import Epoch
-from tasks.core.models import Spec
 from tasks.core.optimizing import Recipe
 from tasks.core.params import TrainParams
 
@@ -22,7 +22,14 @@ def recipe_of(params: TrainParams, **changes: float) -> Recipe:
 
 def spec_of(params: TrainParams, dataset: Dataset) -> Spec:
     """The network that `params` describes, for the images and classes of `dataset`."""
-    return Spec(params.arch, params.width, params.dropout, dataset.image_shape, len(dataset.classes))
+    return Spec(
+        params.arch,
+        params.width,
+        params.dropout,
+        dataset.image_shape,
+        len(dataset.classes),
+        params.stochastic_depth,
+    )
 
 
 def note(row: Epoch) -> str:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from tasks.core.architectures import build
 from tasks.core.data import Dataset, Split, open_dataset
 from tasks.core.dist import World, deterministic, keep_memory
 from tasks.core.engine import Epoch, fit
 from tasks.core.errors import BadInput, StageFailed
-from tasks.core.models import build
 from tasks.core.params import TrainParams
 from tasks.core.recipes import recipe_of, spec_of
 from tasks.core.transforms import BatchAugment

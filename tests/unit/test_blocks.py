@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from tasks.core.architectures import Spec, build
 from tasks.core.blocks import Block, find_blocks, gate_means, take_out
 from tasks.core.branches import find_branches
 from tasks.core.channels import cut, find_groups
 from tasks.core.export import INPUT, export, refill
-from tasks.core.models import Spec, build, mac_count, removed_blocks
+from tasks.core.models import mac_count, removed_blocks
 from tasks.core.runtime import session
 from tests.networks import SHAPE, source_of
 

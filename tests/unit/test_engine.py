@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from tasks.core.architectures import Spec, build
 from tasks.core.batchnorm import recalibrate
 from tasks.core.data import Split
 from tasks.core.dist import World
 from tasks.core.engine import Epoch, Teacher, fit, predict
 from tasks.core.errors import BadInput, StageFailed
-from tasks.core.models import Spec, build, sparsity
+from tasks.core.models import sparsity
 from tasks.core.optimizing import SCHEDULES, Recipe, lr_factor
 from tasks.core.transforms import BatchAugment
 

@@ -10,12 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from tasks.core.architectures import Spec, build
 from tasks.core.data import Split
 from tasks.core.errors import BadInput
 from tasks.core.models import (
-    ARCHITECTURES,
-    Spec,
-    build,
     load_model,
     mac_count,
     parameter_count,
@@ -24,10 +22,11 @@ from tasks.core.models import (
     save_model,
 )
 from tasks.core.pruning import CRITERIA, Pruner, loss_gradients
+from tests.networks import ARCHITECTURES
 
 
-def spec(arch: str = "resnet_small", channels: int = 1, side: int = 28) -> Spec:
-    return Spec(arch, 16, 0.1, (side, side, channels), 5)
+def spec(arch: str = "resnet_small") -> Spec:
+    return Spec(arch, 16, 0.1, (28, 28, 1), 5)
 
 
 def pruned(model: nn.Module, criterion: str = "l2", scope: str = "uniform") -> nn.Module:
@@ -38,16 +37,6 @@ def pruned(model: nn.Module, criterion: str = "l2", scope: str = "uniform") -> n
     gradients = partial(loss_gradients, model, some, [0.3], [0.3])
     Pruner(model, (28, 28, 1), 0.5, criterion, scope, 1, 8, gradients=gradients).step()
     return model
-
-
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 96)])
-def test_model_gives_logits_when_images_are_grey_and_small_or_rgb_and_large(
-    arch: str, channels: int, side: int
-) -> None:
-    model = build(spec(arch, channels, side)).eval()
-    with torch.inference_mode():
-        assert model(torch.zeros(2, channels, side, side)).shape == (2, 5)
 
 
 @pytest.mark.parametrize(

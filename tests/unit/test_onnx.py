@@ -8,14 +8,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tasks.core.architectures import Spec, build
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.export import export, refill, take_raw_images, to_bytes
-from tasks.core.models import ARCHITECTURES, Spec, build
 from tasks.core.pruning import Pruner
 from tasks.core.runtime import fingerprint, peak_memory_mb, predict, session
 from tasks.core.timing import latencies
 from tasks.core.transforms import normalize, pixel_scale
 from tasks.core.weights import sparsity
+from tests.networks import ARCHITECTURES
 
 SHAPE, MEAN, STD = (28, 28, 1), [0.3], [0.35]
 SCALE = pixel_scale(MEAN, STD)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from tasks.core.architectures import Spec
 from tasks.core.data import Split
 from tasks.core.errors import BadInput, StageFailed
-from tasks.core.models import Spec, load_model, save_model, sparsity
+from tasks.core.models import load_model, save_model, sparsity
 from tasks.core.params import PruneParams
 from tasks.prune import prune
 from tests.unit.test_engine import POLICY, TRAIN, VAL, network, train

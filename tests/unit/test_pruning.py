@@ -12,13 +12,14 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tasks.core.architectures import Spec, build
 from tasks.core.batchnorm import recalibrate
 from tasks.core.channels import Groups, cut, find_groups
 from tasks.core.data import Split
 from tasks.core.dist import World
 from tasks.core.engine import fit, predict
 from tasks.core.errors import BadInput, StageFailed
-from tasks.core.models import ARCHITECTURES, Spec, build, parameter_count
+from tasks.core.models import parameter_count
 from tasks.core.optimizing import Recipe
 from tasks.core.pruning import (
     CRITERIA,
@@ -29,6 +30,7 @@ from tasks.core.pruning import (
     score,
 )
 from tasks.core.transforms import BatchAugment, normalize
+from tests.networks import ARCHITECTURES
 
 SHAPE = (28, 28, 1)
 ARCHS = [

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tasks.core.architectures import Spec, build
 from tasks.core.dist import World
 from tasks.core.engine import fit
-from tasks.core.models import Spec, build, sparsity
+from tasks.core.models import sparsity
 from tasks.core.sparsity import Sparsifier, hold, sparsify, sparsify_2of4
 from tasks.core.transforms import BatchAugment
 from tests.unit.test_engine import POLICY, RECIPE, TRAIN, VAL

@@ -1,0 +1,259 @@
+"""The networks, by name: our own small ResNet, any classifier of torchvision, any of timm where it is installed.
+
+x_NCHW: N images, C channels (1 grey, 3 RGB), H rows, W columns. K: classes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tasks.core.errors import BadInput
+
+# Below this side a stem that halves the image twice leaves too few pixels for the rest of the net.
+SMALL_SIDE = 64
+SMALL_RESNET = "resnet_small"
+TIMM = "timm/"
+BRANCHES = {
+    "StochasticDepth": "p",
+    "DropPath": "drop_prob",
+}  # torchvision's and timm's, and their probability
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that `build` needs: architecture, input and output."""
+
+    arch: str
+    width: int
+    dropout: float
+    image_shape: tuple[int, int, int]  # H, W, C
+    num_classes: int
+    stochastic_depth: float | None = None
+
+    @property
+    def small(self) -> bool:
+        return min(self.image_shape[:2]) <= SMALL_SIDE
+
+
+def build(spec: Spec) -> nn.Module:
+    """An untrained network in channels_last, x_NCHW float32 (normalised) -> logits_NK.
+
+    Raises:
+        BadInput: there is no network of that name, or it does not suit the images, or it has no branches for
+            stochastic depth.
+    """
+    if spec.arch == SMALL_RESNET:
+        net: nn.Module = SmallResNet(spec)
+    else:
+        net = _timm(spec) if spec.arch.startswith(TIMM) else _torchvision(spec)
+        _set_dropout(net, spec.dropout)
+        _set_stochastic_depth(net, spec)
+    net = _pooled_by_mean(net).to(memory_format=torch.channels_last)
+    _check(net, spec)
+    return net
+
+
+# ---- our own
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2015, arXiv:1512.03385)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dropped: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        self.dropped = dropped
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x_NCHW)))
+        y = self.bn2(self.conv2(y))
+        if self.training and self.dropped:
+            y = _drop_samples(y, self.dropped)
+        return F.relu(y + self.shortcut(x_NCHW))
+
+
+def _drop_samples(x_NCHW: Tensor, probability: float) -> Tensor:
+    """Zeros for a share of the samples; the others grow, so that the expectation stays."""
+    kept_N111 = torch.rand(len(x_NCHW), 1, 1, 1, device=x_NCHW.device) >= probability
+    return x_NCHW * (kept_N111 / (1 - probability))
+
+
+class SmallResNet(nn.Module):
+    """A ResNet for small images: a stem, three stages of one block, each half as large and twice as
+    wide as the one before, mean over the pixels, and a linear layer.
+
+    Stochastic depth drops the last block's branch with the probability that is asked for, and those before
+    less often, in even steps (Huang et al. 2016, arXiv:1603.09382).
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        width, dropped = spec.width, spec.stochastic_depth or 0.0
+        self.stem = nn.Sequential(
+            nn.Conv2d(spec.image_shape[2], width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.blocks = nn.Sequential(
+            BasicBlock(width, width, 1, dropped / 3),
+            BasicBlock(width, 2 * width, 2, dropped * 2 / 3),
+            BasicBlock(2 * width, 4 * width, 2, dropped),
+        )
+        self.dropout = nn.Dropout(spec.dropout)
+        self.head = nn.Linear(4 * width, spec.num_classes)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        y = self.blocks(self.stem(x_NCHW))
+        return cast(Tensor, self.head(self.dropout(y.mean((2, 3)))))
+
+
+# ---- torchvision's and timm's
+
+
+def _torchvision(spec: Spec) -> nn.Module:
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if spec.arch not in names:
+        near = difflib.get_close_matches(spec.arch, [SMALL_RESNET, *names])
+        raise BadInput(
+            f"train.arch: no network is called {spec.arch}"
+            + (f"; did you mean {' or '.join(near)}?" if near else "")
+            + " There are resnet_small, torchvision's classifiers, and timm's as timm/NAME"
+        )
+    # googlenet and inception_v3 have more outputs than one, unless told otherwise.
+    alone: dict[str, Any] = (
+        {"aux_logits": False, "init_weights": True} if spec.arch in ("googlenet", "inception_v3") else {}
+    )
+    net: nn.Module = models.get_model(spec.arch, weights=None, num_classes=spec.num_classes, **alone)
+    _fit_stem(net, next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)), spec)
+    if isinstance(net, models.MobileNetV2):
+        # Its own forward pools by a function, which exports as a dozen nodes.
+        parts = {
+            "features": net.features,
+            "pool": GlobalMean(),
+            "flat": nn.Flatten(),
+            "classifier": net.classifier,
+        }
+        net = nn.Sequential(OrderedDict(parts))
+    return net
+
+
+def _timm(spec: Spec) -> nn.Module:
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise BadInput(f"train.arch: {spec.arch} needs timm: pip install 'modelpress[timm]'") from None
+    name = spec.arch.removeprefix(TIMM)
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models())
+        raise BadInput(
+            f"train.arch: timm has no network {name}"
+            + (f"; did you mean {' or '.join(near)}?" if near else "")
+        )
+    channels = spec.image_shape[2]
+    # At 0 it would build no branches to set later.
+    branches = {} if spec.stochastic_depth is None else {"drop_path_rate": max(spec.stochastic_depth, 1e-6)}
+    try:
+        net: nn.Module = timm.create_model(name, num_classes=spec.num_classes, in_chans=channels, **branches)
+    except TypeError:
+        raise BadInput(f"train.stochastic_depth: {spec.arch} has no branches that can drop out") from None
+    stem = cast(dict[str, Any], net.default_cfg).get("first_conv")
+    if isinstance(stem, str):
+        _fit_stem(net, stem, spec)
+    return net
+
+
+def _fit_stem(net: nn.Module, name: str, spec: Spec) -> None:
+    """Let the first convolution take the images' channels; on small images it, and a pooling right behind it,
+    keep more of their resolution."""
+    conv = cast(nn.Conv2d, net.get_submodule(name))
+    kernel, stride, padding = (
+        cast(tuple[int, int], getattr(conv, key)) for key in ("kernel_size", "stride", "padding")
+    )
+    if spec.small:
+        pools = [key for key in ("maxpool", "features.pool0") if _has(net, key)]
+        for key in pools:
+            net.set_submodule(key, nn.Identity())
+        if pools and kernel == (7, 7):  # as the authors of ResNet do on CIFAR
+            kernel, padding = (3, 3), (1, 1)
+        stride = (max(1, stride[0] // 2), max(1, stride[1] // 2))
+    stem = nn.Conv2d(
+        spec.image_shape[2], conv.out_channels, kernel, stride, padding, bias=conv.bias is not None
+    )
+    net.set_submodule(name, stem)
+
+
+def _has(net: nn.Module, name: str) -> bool:
+    return any(name == found for found, _ in net.named_modules())
+
+
+def _set_dropout(net: nn.Module, probability: float) -> None:
+    """In every dropout of the network; one that has none gets it before its last layer."""
+    dropouts = [module for module in net.modules() if isinstance(module, nn.Dropout)]
+    for dropout in dropouts:
+        dropout.p = probability
+    if not dropouts and probability:
+        name, head = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear)][-1]
+        net.set_submodule(name, nn.Sequential(nn.Dropout(probability), head))
+
+
+def _set_stochastic_depth(net: nn.Module, spec: Spec) -> None:
+    """Let the last branch drop out with the probability that is asked for, and those before less often, in even
+    steps (Huang et al. 2016, arXiv:1603.09382); without one the network keeps its own."""
+    if spec.stochastic_depth is None:
+        return
+    branches = [module for module in net.modules() if type(module).__name__ in BRANCHES]
+    if not branches:
+        raise BadInput(
+            f"train.stochastic_depth: {spec.arch} has no branches that can drop out; resnet_small, EfficientNet "
+            "and ConvNeXt have"
+        )
+    for i, branch in enumerate(branches, 1):
+        setattr(branch, BRANCHES[type(branch).__name__], spec.stochastic_depth * i / len(branches))
+
+
+def _check(net: nn.Module, spec: Spec) -> None:
+    """Raises BadInput when `net` does not make logits_NK of such images."""
+    height, width, channels = spec.image_shape
+    training = net.training
+    try:
+        with torch.no_grad():
+            logits_NK = net.eval()(torch.zeros(1, channels, height, width))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise BadInput(
+            f"train.arch: {spec.arch} does not take images of {height} x {width} ({str(error).splitlines()[0]}): "
+            "set ingest.size, or take another network"
+        ) from None
+    net.train(training)
+    if not isinstance(logits_NK, Tensor) or logits_NK.shape != (1, spec.num_classes):
+        raise BadInput(
+            f"train.arch: {spec.arch} gives something else than a score a class: take another network"
+        )
+
+
+class GlobalMean(nn.Module):
+    """The mean over all pixels. AdaptiveAvgPool2d(1) computes the same, but exports as a dozen nodes."""
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return x_NCHW.mean((2, 3), keepdim=True)
+
+
+def _pooled_by_mean(net: nn.Module) -> nn.Module:
+    for name, child in net.named_modules():
+        if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
+            net.set_submodule(name, GlobalMean())
+    return net
