@@ -21,10 +21,11 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from flows.check import check
+from tasks.core.candidates import DENSE_WEIGHTS
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.files import read_json
 from tasks.core.promise import COMPANIONS, MODEL
-from tasks.core.tracking import reason
+from tasks.core.registered import download, reason
 
 ALIAS = "champion"
 _ROWS = 16  # test images that the loaded model is checked on
@@ -99,11 +100,9 @@ def fetched(uri: str) -> Iterator[Path]:
         BadInput: it cannot be had. One that the block raises names `uri` in place of the copy.
     """
     with tempfile.TemporaryDirectory() as folder:
+        download(uri, "", Path(folder))
         try:
-            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
             yield Path(folder) / MODEL
-        except MlflowException as error:
-            raise BadInput(f"{uri}: {reason(error)}") from None
         except BadInput as error:
             raise BadInput(str(error).replace(folder, uri)) from None
 
@@ -148,7 +147,7 @@ def _log(client: MlflowClient, content: bytes, select: Path, ingest: Path, name:
             save_as_external_data=False,
             onnx_execution_providers=["CPUExecutionProvider"],  # MLflow's default looks for CUDA, and warns
         )
-    for companion in COMPANIONS:
+    for companion in (*COMPANIONS, DENSE_WEIGHTS):
         client.log_model_artifact(info.model_id, str(select / companion))
     client.update_run(run_id, "RUNNING")  # the block above has closed it
     return str(info.registered_model_version)

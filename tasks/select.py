@@ -13,6 +13,7 @@ import yaml
 from tasks.core import promise
 from tasks.core.candidates import (
     DENSE,
+    DENSE_WEIGHTS,
     TIMED,
     Candidate,
     candidate_folder,
@@ -23,7 +24,7 @@ from tasks.core.candidates import (
 )
 from tasks.core.cli import main
 from tasks.core.data import open_dataset
-from tasks.core.errors import StageFailed
+from tasks.core.errors import BadInput, StageFailed
 from tasks.core.files import write_json, write_text
 from tasks.core.page import NBSP, milliseconds, points, render, settings_of, size
 from tasks.core.params import SelectParams
@@ -49,7 +50,7 @@ def select(
         candidates: data/quantize, a folder with model.onnx a candidate.
         press: data/press, with the candidates of the search.
         data: data/ingest, for the model card and the sample.
-        train: data/train, for the model card.
+        train: data/train, for the model card and the dense network's weights.
         tune: data/tune, whose best.yaml replaces values of `train`.
         settings: params.yaml, for the model card.
         out: model.onnx, labels.json, model_card.md, metrics.json and candidates.csv; what another machine
@@ -65,6 +66,7 @@ def select(
     folder = candidate_folder(selected.name, candidates, press)
     _copy(folder, out / promise.MODEL)
     _copy(candidate_folder(DENSE, candidates, press), out / promise.REFERENCE)
+    _copy_weights(train / "model.safetensors", out / DENSE_WEIGHTS)
     dataset = read_result(data / "dataset.json")
     metrics = _metrics(selected, dense, passed, reason, params)
     write_json(out / "labels.json", dataset["classes"])
@@ -170,6 +172,12 @@ def _copy(folder: Path, target: Path) -> None:
     if not model.is_file():
         raise StageFailed(f"{model}: no such file, though {folder.name} was evaluated: run its stage again")
     shutil.copyfile(model, target)
+
+
+def _copy_weights(path: Path, target: Path) -> None:
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; run the stage train first")
+    shutil.copyfile(path, target)
 
 
 def _metrics(

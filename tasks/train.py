@@ -23,15 +23,17 @@ from tasks.core.models import parameter_count, save_model, sparsity
 from tasks.core.params import TrainParams
 from tasks.core.progress import Progress
 from tasks.core.recipes import note, recipe_of, spec_of, write_history
+from tasks.core.transfer import begin
 from tasks.core.transforms import BatchAugment
 
 
-def train(params: TrainParams, data: Path, policy: Path, checkpoints: Path, out: Path) -> None:
+def train(params: TrainParams, data: Path, policy: Path, start: Path, checkpoints: Path, out: Path) -> None:
     """Train the dense model and write model.json, model.safetensors, history.csv, metrics.json.
 
     Args:
         data: the ingested data set.
         policy: policy.json of augment.
+        start: the folder of start, with the weights to begin with, if any.
         checkpoints: a folder that outlives the run: one that was killed goes on from here.
 
     Raises:
@@ -41,11 +43,16 @@ def train(params: TrainParams, data: Path, policy: Path, checkpoints: Path, out:
     dataset = open_dataset(data)
     resolved = read_json(policy)
     with world() as ranks:
-        key = fingerprint(params.model_dump(), dataset.digest, resolved, torch.__version__, ranks.size)
+        begins = read_json(start / "start.json")
+        key = fingerprint(
+            begins, params.model_dump(), dataset.digest, resolved, torch.__version__, ranks.size
+        )
         checkpoint = checkpoints / f"{key}.pt"
         torch.manual_seed(params.seed)
         spec = spec_of(params, dataset)
         model = build(spec)
+        if (taken := begin(model, start)) and ranks.main:
+            print(f"train: {taken}", flush=True)
         with Progress("train", params.epochs, quiet=not ranks.main) as progress:
             history = fit(
                 model,

@@ -152,6 +152,30 @@ def _torchvision(spec: Spec) -> nn.Module:
     return net
 
 
+def published(arch: str) -> dict[str, Tensor]:
+    """The weights that torchvision or timm publish for a network.
+
+    Raises:
+        BadInput: there are none.
+        OSError: they could not be downloaded.
+    """
+    if arch == SMALL_RESNET:
+        raise BadInput(f"start.weights: none are published for {SMALL_RESNET}")
+    if arch.startswith(TIMM):
+        import timm
+
+        return cast(
+            dict[str, Tensor], timm.create_model(arch.removeprefix(TIMM), pretrained=True).state_dict()
+        )
+    from torchvision import models
+
+    try:
+        weights = models.get_model_weights(arch).DEFAULT
+    except ValueError:
+        raise BadInput(f"start.weights: torchvision publishes none for {arch}") from None
+    return cast(dict[str, Tensor], weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+
+
 def _timm(spec: Spec) -> nn.Module:
     try:
         import timm

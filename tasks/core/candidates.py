@@ -16,6 +16,9 @@ from tasks.core.files import read_json
 from tasks.core.params import load_pipeline
 
 DENSE = "dense-fp32"  # the reference: neither pruned nor quantized
+DENSE_WEIGHTS = (
+    "dense.safetensors"  # of the dense network beside what was selected; training can start from them
+)
 PRESSED = "press-"  # candidates of the stage press are called so, and numbered
 TIMED = {  # the settings of latency.json, in words
     "b1_t1": "1 image, 1 thread",

@@ -28,6 +28,7 @@ from tasks.core import checkpoints
 from tasks.core.batches import EVAL_BATCH, to_device, training_batches
 from tasks.core.batchnorm import recalibrate, shared_statistics
 from tasks.core.data import Split
+from tasks.core.depth import depth_units, learning_units
 from tasks.core.dist import World, check_divides
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.optimizing import Recipe, lr_factor, make_optimizer, shrink_scales, soft_threshold
@@ -97,7 +98,7 @@ def fit(
         parts |= {"schedule": schedule} | ({"ema": ema} if ema else {})
         stored = checkpoints.load(checkpoint, parts, world.device) if checkpoint else []
         history = [Epoch(**row) for row in stored]
-        network = DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model
+        network = _parallel(model, world)
         scales: list[Tensor] = [
             module.weight for module in model.modules() if isinstance(module, nn.BatchNorm2d)
         ]
@@ -107,6 +108,8 @@ def fit(
 
         while len(history) < recipe.epochs and not _stalled(history, recipe.early_stopping):
             epoch = len(history)
+            if _let_learn(model, recipe, epoch):
+                network = _parallel(model, world)
             torch.manual_seed(_seed(recipe.seed, epoch, world.rank + 1))  # dropout differs between ranks
             draws = torch.Generator(world.device).manual_seed(_seed(recipe.seed, epoch, 0))
             network.train()
@@ -119,12 +122,14 @@ def fit(
                 loss_sum += loss
                 correct += right
                 if recipe.bn_sparsity:
-                    shrink_scales(scales, recipe.bn_sparsity)
+                    shrink_scales([s for s in scales if s.requires_grad], recipe.bn_sparsity)
                 if recipe.clip_norm:
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
                 optimizer.step()
                 if recipe.l1:
-                    soft_threshold(weights, recipe.l1 * optimizer.param_groups[0]["lr"])
+                    soft_threshold(
+                        [w for w in weights if w.requires_grad], recipe.l1 * optimizer.param_groups[0]["lr"]
+                    )
                 schedule.step()
                 if ema is not None:
                     ema.update_parameters(model)
@@ -138,6 +143,7 @@ def fit(
                 checkpoints.save(checkpoint, parts, [asdict(row) for row in history])
             on_epoch(row)
 
+        model.requires_grad_(True)
         if ema is not None:
             model.load_state_dict(ema.module.state_dict())
         return history
@@ -160,6 +166,22 @@ def predict(model: nn.Module, split: Split, mean: list[float], std: list[float])
 
 
 # ---- the parts of fit
+
+
+def _parallel(model: nn.Module, world: World) -> nn.Module:
+    return DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model
+
+
+def _let_learn(model: nn.Module, recipe: Recipe, epoch: int) -> bool:
+    """Set which parameters learn in an epoch; whether there are others than before."""
+    if not recipe.freeze_epochs + recipe.unfreeze_epochs:
+        return False
+    units = depth_units(model)
+    frozen = len(units) - learning_units(len(units), epoch, recipe.freeze_epochs, recipe.unfreeze_epochs)
+    before = [p.requires_grad for p in model.parameters()]
+    for i, unit in enumerate(units):
+        unit.requires_grad_(i >= frozen)
+    return before != [p.requires_grad for p in model.parameters()]
 
 
 def _gradients(

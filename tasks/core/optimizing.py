@@ -13,6 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from tasks.core.depth import depth_units
+
 ONE_CYCLE_START, ONE_CYCLE_END, ONE_CYCLE_RISE = 1 / 25, 1 / 250_000, 0.3  # factors of lr; share of the steps
 
 
@@ -35,6 +37,9 @@ class Recipe:
     sampling: str = "uniform"
     ema_decay: float = 0.0
     early_stopping: int = 0
+    freeze_epochs: int = 0
+    unfreeze_epochs: int = 0
+    depth_decay: float = 1.0
     l1: float = 0.0
     bn_sparsity: float = 0.0
     seed: int = 0
@@ -43,13 +48,18 @@ class Recipe:
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """SGD with Nesterov's momentum, or AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101).
 
-    Weight decay is for weights: norms and biases, which have one dimension, are left alone.
+    Weight decay is for weights: norms and biases, which have one dimension, are left alone. With `depth_decay`
+    layers learn the slower the nearer they are to the input (Howard & Ruder 2018, arXiv:1801.06146).
     """
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+    units = depth_units(model) if recipe.depth_decay < 1 else [model]
     groups = [
-        {"params": weights, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {
+            "params": [p for p in unit.parameters() if (p.ndim > 1) is weights],
+            "lr": recipe.lr * recipe.depth_decay**above,
+            "weight_decay": recipe.weight_decay if weights else 0.0,
+        }
+        for above, unit in enumerate(reversed(units))
+        for weights in (True, False)
     ]
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr)

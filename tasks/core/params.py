@@ -114,6 +114,13 @@ class AugmentParams(Params):
     """of the contact sheet"""
 
 
+class StartParams(Params):
+    """What training starts from."""
+
+    weights: str = Field(default="random", min_length=1)
+    """random; pretrained: published for train.arch; a .safetensors file, a folder with one; models:/NAME@champion"""
+
+
 class FloatSpace(Params):
     """A real interval, searched on a log scale when `log`."""
 
@@ -213,6 +220,12 @@ class TrainParams(Params):
     """scales every range of augment; 0: no augmentation"""
     early_stopping: Annotated[int, Field(ge=0)] = 0
     """epochs without a better loss before the end; 0: off"""
+    freeze_epochs: Annotated[int, Field(ge=0)] = 0
+    """epochs in which the last layer alone learns; batch norm's statistics follow the data all the same"""
+    unfreeze_epochs: Annotated[int, Field(ge=0)] = 0
+    """then epochs in which more and more layers join, the last ones first"""
+    depth_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """factor of lr from each layer to the one before it"""
     l1: NonNegative = 0.0
     """L1 of weights, not of norms and biases, by soft thresholding, which makes zeros; 0: off"""
     bn_sparsity: NonNegative = 0.0
@@ -366,6 +379,7 @@ class Pipeline(Params):
 
     ingest: IngestParams
     augment: AugmentParams = AugmentParams()
+    start: StartParams = StartParams()
     tune: TuneParams = TuneParams(trials=0)
     train: TrainParams = TrainParams()
     prune: PruneParams

@@ -32,6 +32,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from tasks.core.errors import StageFailed
 from tasks.core.files import read_json
 from tasks.core.front import front_note
+from tasks.core.registered import reason
 
 log = logging.getLogger(__name__)
 
@@ -242,12 +243,6 @@ class Tracker:
         )
         self._client.set_terminated(run_id, _TRIAL_STATUS.get(state, "FAILED"))
         return run_id
-
-
-def reason(error: MlflowException) -> str:
-    """Why MLflow failed, on one line, without the statement that its database was asked to run."""
-    text = " ".join(str(error).partition("[SQL:")[0].split())
-    return "the disk is full: free some space and run again" if "disk is full" in text else text
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -25,6 +25,7 @@ from tasks.core.engine import Epoch, fit
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.params import TrainParams
 from tasks.core.recipes import recipe_of, spec_of
+from tasks.core.transfer import begin
 from tasks.core.transforms import BatchAugment
 
 FEW = 1000  # images that a trial trains on at least, if there are so many
@@ -36,6 +37,7 @@ class Task:
 
     data: Path
     policy: dict[str, Any]
+    start: Path
     epochs: int
     train_fraction: float
     seed: int
@@ -128,8 +130,10 @@ def _serve(task: Task, pipe: Connection) -> None:
 def _run(params: TrainParams, task: Task, dataset: Dataset, subset: Split, after_epoch: Any) -> None:
     params = params.model_copy(update={"epochs": task.epochs, "early_stopping": 0})
     torch.manual_seed(params.seed)
+    model = build(spec_of(params, dataset))
+    begin(model, task.start)
     fit(
-        build(spec_of(params, dataset)),
+        model,
         recipe_of(params),
         subset,
         dataset.val,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from safetensors.numpy import load_file
 
 from flows import registry
 from flows.registry import ALIAS, Registered, register
+from tasks.core.candidates import DENSE_WEIGHTS
 from tasks.core.errors import BadInput, StageFailed
+from tasks.core.params import StartParams
 from tasks.core.promise import COMPANIONS, MODEL
+from tasks.start import start
 from tests.builders import SLOW_ROWS, rows_model, ship
 from tests.integration.toy import modelpress
 from tests.unit.test_check import replaced
@@ -150,9 +155,22 @@ def test_registry_gives_the_files_that_were_selected_when_asked_for_the_champion
 ) -> None:
     select(client)
     with registry.fetched(f"models:/{NAME}@{ALIAS}") as model:
-        for name in (MODEL, *COMPANIONS):
+        for name in (MODEL, *COMPANIONS, DENSE_WEIGHTS):
             assert model.with_name(name).read_bytes() == Path("select", name).read_bytes()
     assert not model.exists()
+
+
+def test_training_starts_from_the_champion_when_params_ask_for_it(
+    client: MlflowClient, tmp_path: Path, params_file: Callable[..., Path]
+) -> None:
+    select(client)
+    settings = params_file(prune={"ratios": [0.5]}, quantize={"schemes": ["fp32"]})
+    out = tmp_path / "start"
+    out.mkdir()
+    start(StartParams(weights=f"models:/{NAME}@{ALIAS}"), settings, out)
+    assert list(load_file(out / "model.safetensors")["rows"]) == [0, 1, 2, 3]
+    with pytest.raises(BadInput, match=r"start\.weights: models:/nobody@champion: .*MLFLOW_TRACKING_URI"):
+        start(StartParams(weights="models:/nobody@champion"), settings, out)
 
 
 def test_champion_is_checked_when_the_registry_is_all_there_is(client: MlflowClient, tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""Find the weights that training starts from, and keep a copy of them, so that a run can be repeated.
+
+They are resolved when section `start` changes, and not again when a file or an alias does: `dvc repro --force
+start` looks anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from tasks.core.candidates import DENSE_WEIGHTS
+from tasks.core.cli import main
+from tasks.core.errors import BadInput, StageFailed
+from tasks.core.files import write_json
+from tasks.core.params import StartParams, TrainParams, load_section
+
+WEIGHTS = "model.safetensors"
+
+
+def start(params: StartParams, settings: Path, out: Path) -> None:
+    """Write start.json and, unless weights are random, model.safetensors.
+
+    Args:
+        settings: params.yaml, whose section `train` names the network that pretrained weights are for.
+
+    Raises:
+        BadInput: there are no such weights.
+        StageFailed: they could not be obtained.
+    """
+    train: TrainParams = load_section("train", settings)
+    if params.weights == "pretrained":
+        _pretrained(train.arch, out / WEIGHTS)
+    elif params.weights.startswith("models:/"):
+        with tempfile.TemporaryDirectory() as folder:
+            _copy(_registered(params.weights, Path(folder)), out / WEIGHTS)
+    elif params.weights != "random":
+        path = Path(params.weights)
+        _copy(path / WEIGHTS if path.is_dir() else path, out / WEIGHTS)
+    weights = out / WEIGHTS
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else None
+    write_json(out / "start.json", {"weights": params.weights, "sha256": digest})
+    print(f"start: {params.weights}")
+
+
+def _copy(path: Path, out: Path) -> None:
+    """Read and written again, so that what is kept is tensors and nothing else."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    try:
+        save_file(load_file(path), out)
+    except FileNotFoundError:
+        raise BadInput(f"start.weights: {path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"start.weights: {path}: not a safetensors file ({error})") from None
+
+
+def _pretrained(arch: str, out: Path) -> None:
+    """What torchvision or timm publish for a network; both check what they download."""
+    from safetensors.torch import save_file
+
+    from tasks.core.architectures import published
+
+    try:
+        state = published(arch)
+    except OSError as error:
+        raise StageFailed(f"the weights of {arch} could not be downloaded: {error}") from None
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, out)
+
+
+def _registered(uri: str, folder: Path) -> Path:
+    """The dense network beside a registered model."""
+    from tasks.core.registered import download
+
+    try:
+        download(uri, DENSE_WEIGHTS, folder)
+    except BadInput as error:
+        raise BadInput(f"start.weights: {error}; MLFLOW_TRACKING_URI says where to look") from None
+    return folder / DENSE_WEIGHTS
+
+
+if __name__ == "__main__":
+    main(start)
