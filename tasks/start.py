@@ -1,7 +1,7 @@
 """Find the weights that training starts from, and keep a copy of them, so that a run can be repeated.
 
-They are resolved when section `start` changes, and not again when a file or an alias does: `dvc repro --force
-start` looks anew.
+They are looked for when the sections `start` and `train` change, and not when a file or an alias does: `dvc repro
+--force start` looks anew.
 """
 
 from __future__ import annotations

@@ -27,13 +27,13 @@ from tasks.core.transfer import begin
 from tasks.core.transforms import BatchAugment
 
 
-def train(params: TrainParams, data: Path, policy: Path, start: Path, checkpoints: Path, out: Path) -> None:
+def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoints: Path, out: Path) -> None:
     """Train the dense model and write model.json, model.safetensors, history.csv, metrics.json.
 
     Args:
         data: the ingested data set.
         policy: policy.json of augment.
-        start: the folder of start, with the weights to begin with, if any.
+        weights: the folder of start, with the weights to begin with, if any.
         checkpoints: a folder that outlives the run: one that was killed goes on from here.
 
     Raises:
@@ -43,7 +43,7 @@ def train(params: TrainParams, data: Path, policy: Path, start: Path, checkpoint
     dataset = open_dataset(data)
     resolved = read_json(policy)
     with world() as ranks:
-        begins = read_json(start / "start.json")
+        begins = read_json(weights / "start.json")
         key = fingerprint(
             begins, params.model_dump(), dataset.digest, resolved, torch.__version__, ranks.size
         )
@@ -51,7 +51,7 @@ def train(params: TrainParams, data: Path, policy: Path, start: Path, checkpoint
         torch.manual_seed(params.seed)
         spec = spec_of(params, dataset)
         model = build(spec)
-        if (taken := begin(model, start)) and ranks.main:
+        if (taken := begin(model, weights)) and ranks.main:
             print(f"train: {taken}", flush=True)
         with Progress("train", params.epochs, quiet=not ranks.main) as progress:
             history = fit(

@@ -28,14 +28,14 @@ STUDY = "tune"  # Hyperband draws a trial's bracket from the study's name
 
 
 def tune(
-    params: TuneParams, data: Path, policy: Path, start: Path, settings: Path, journal: Path, out: Path
+    params: TuneParams, data: Path, policy: Path, weights: Path, settings: Path, journal: Path, out: Path
 ) -> None:
     """Write best.yaml, trials.csv, history.csv, importances.csv and metrics.json.
 
     Args:
         data: the ingested data set.
         policy: policy.json of augment.
-        start: the folder of start, with the weights that every trial begins with, if any.
+        weights: the folder of start, with the weights that every trial begins with, if any.
         settings: params.yaml, whose section `train` gives the values that are not searched.
         journal: a folder that outlives the run: a search that was killed goes on from here.
 
@@ -50,8 +50,8 @@ def tune(
     for name, space in params.space.items():  # before any work: each end of each space is valid
         for value in space.choices if isinstance(space, ChoiceSpace) else (space.low, space.high):
             parse(TrainParams, {**base.model_dump(), name: value}, f"{settings}: tune.space")
-    resolved, begins = read_json(policy), read_json(start / "start.json")
-    task = Task(data, resolved, start, params.epochs, params.train_fraction, params.seed)
+    resolved, begins = read_json(policy), read_json(weights / "start.json")
+    task = Task(data, resolved, weights, params.epochs, params.train_fraction, params.seed)
     key = fingerprint(params.model_dump(), base.model_dump(), open_dataset(data).digest, resolved, begins)
     study = _study(params, journal / f"{key}.log")
     _search(study, params, base, task)

@@ -37,7 +37,7 @@ class Task:
 
     data: Path
     policy: dict[str, Any]
-    start: Path
+    weights: Path
     epochs: int
     train_fraction: float
     seed: int
@@ -131,7 +131,7 @@ def _run(params: TrainParams, task: Task, dataset: Dataset, subset: Split, after
     params = params.model_copy(update={"epochs": task.epochs, "early_stopping": 0})
     torch.manual_seed(params.seed)
     model = build(spec_of(params, dataset))
-    begin(model, task.start)
+    begin(model, task.weights)
     fit(
         model,
         recipe_of(params),

@@ -14,6 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {
     "augment": {"flip_horizontal": False, "crop": 1},
+    "start": {"weights": "random"},
     "tune": {
         "trials": 3,
         "epochs": 2,
