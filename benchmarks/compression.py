@@ -39,7 +39,7 @@ from tasks.core.candidates import DENSE, candidate_folders, read_result
 from tasks.core.data import Dataset, balanced, open_dataset
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.files import read_json, write_json
-from tasks.core.params import load_pipeline
+from tasks.core.params_file import load_pipeline
 from tasks.core.stats import drop_interval
 from tasks.core.timing import compare, interleaved
 

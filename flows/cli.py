@@ -215,7 +215,7 @@ def _params(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from flows import describe, terminal
-    from tasks.core.params import load_pipeline
+    from tasks.core.params_file import load_pipeline
 
     _enter()
     keys = list(describe.keys(load_pipeline(Path("params.yaml"))))

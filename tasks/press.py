@@ -30,7 +30,8 @@ from tasks.core.export import export
 from tasks.core.files import fingerprint, read_json, staged, write_json
 from tasks.core.journal import cut_off
 from tasks.core.models import load_model, save_model
-from tasks.core.params import Pipeline, PressParams, SelectParams, load_pipeline
+from tasks.core.params import Pipeline, PressParams, SelectParams
+from tasks.core.params_file import load_pipeline
 from tasks.core.progress import Progress
 from tasks.core.recipes import note, write_history
 from tasks.core.recovery import recover

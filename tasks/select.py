@@ -24,7 +24,7 @@ from tasks.core.candidates import (
 )
 from tasks.core.cli import main
 from tasks.core.data import open_dataset
-from tasks.core.errors import BadInput, StageFailed
+from tasks.core.errors import StageFailed
 from tasks.core.files import write_json, write_text
 from tasks.core.page import NBSP, milliseconds, points, render, settings_of, size
 from tasks.core.params import SelectParams
@@ -64,9 +64,9 @@ def select(
     dense = rows[DENSE]
     selected, passed, reason = choose(rows.values(), params)
     folder = candidate_folder(selected.name, candidates, press)
-    _copy(folder, out / promise.MODEL)
-    _copy(candidate_folder(DENSE, candidates, press), out / promise.REFERENCE)
-    _copy_weights(train / "model.safetensors", out / DENSE_WEIGHTS)
+    _copy(folder / "model.onnx", out / promise.MODEL)
+    _copy(candidate_folder(DENSE, candidates, press) / "model.onnx", out / promise.REFERENCE)
+    _copy(train / "model.safetensors", out / DENSE_WEIGHTS)
     dataset = read_result(data / "dataset.json")
     metrics = _metrics(selected, dense, passed, reason, params)
     write_json(out / "labels.json", dataset["classes"])
@@ -166,18 +166,11 @@ def _excess(candidate: Candidate, params: SelectParams) -> str:
     return ""
 
 
-def _copy(folder: Path, target: Path) -> None:
-    """Copy a candidate's model to `target`. Raises StageFailed."""
-    model = folder / "model.onnx"
-    if not model.is_file():
-        raise StageFailed(f"{model}: no such file, though {folder.name} was evaluated: run its stage again")
-    shutil.copyfile(model, target)
-
-
-def _copy_weights(path: Path, target: Path) -> None:
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file; run the stage train first")
-    shutil.copyfile(path, target)
+def _copy(source: Path, target: Path) -> None:
+    """Copy what another stage wrote. Raises StageFailed."""
+    if not source.is_file():
+        raise StageFailed(f"{source}: no such file: run its stage again")
+    shutil.copyfile(source, target)
 
 
 def _metrics(

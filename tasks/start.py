@@ -14,7 +14,8 @@ from tasks.core.candidates import DENSE_WEIGHTS
 from tasks.core.cli import main
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.files import write_json
-from tasks.core.params import StartParams, TrainParams, load_section
+from tasks.core.params import StartParams, TrainParams
+from tasks.core.params_file import load_section
 
 WEIGHTS = "model.safetensors"
 

@@ -20,7 +20,8 @@ from tasks.core.data import open_dataset
 from tasks.core.errors import StageFailed
 from tasks.core.files import fingerprint, read_json, write_json, write_text
 from tasks.core.journal import cut_off, open_storage, resume
-from tasks.core.params import ChoiceSpace, TrainParams, TuneParams, load_section, parse
+from tasks.core.params import ChoiceSpace, TrainParams, TuneParams
+from tasks.core.params_file import load_section, parse
 from tasks.core.progress import Progress
 from tasks.core.trials import Task, Worker, workers
 

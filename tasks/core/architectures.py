@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -128,11 +129,9 @@ def _torchvision(spec: Spec) -> nn.Module:
 
     names = models.list_models(module=models)
     if spec.arch not in names:
-        near = difflib.get_close_matches(spec.arch, [SMALL_RESNET, *names])
         raise BadInput(
-            f"train.arch: no network is called {spec.arch}"
-            + (f"; did you mean {' or '.join(near)}?" if near else "")
-            + " There are resnet_small, torchvision's classifiers, and timm's as timm/NAME"
+            f"train.arch: no network is called {spec.arch}{_perhaps(spec.arch, [SMALL_RESNET, *names])} "
+            "(there are resnet_small, torchvision's classifiers, and timm's as timm/NAME)"
         )
     # googlenet and inception_v3 have more outputs than one, unless told otherwise.
     alone: dict[str, Any] = (
@@ -162,11 +161,8 @@ def published(arch: str) -> dict[str, Tensor]:
     if arch == SMALL_RESNET:
         raise BadInput(f"start.weights: none are published for {SMALL_RESNET}")
     if arch.startswith(TIMM):
-        import timm
-
-        return cast(
-            dict[str, Tensor], timm.create_model(arch.removeprefix(TIMM), pretrained=True).state_dict()
-        )
+        timm, name = _in_timm(arch)
+        return cast(dict[str, Tensor], timm.create_model(name, pretrained=True).state_dict())
     from torchvision import models
 
     try:
@@ -177,17 +173,7 @@ def published(arch: str) -> dict[str, Tensor]:
 
 
 def _timm(spec: Spec) -> nn.Module:
-    try:
-        import timm
-    except ModuleNotFoundError:
-        raise BadInput(f"train.arch: {spec.arch} needs timm: pip install 'modelpress[timm]'") from None
-    name = spec.arch.removeprefix(TIMM)
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models())
-        raise BadInput(
-            f"train.arch: timm has no network {name}"
-            + (f"; did you mean {' or '.join(near)}?" if near else "")
-        )
+    timm, name = _in_timm(spec.arch)
     channels = spec.image_shape[2]
     # At 0 it would build no branches to set later.
     branches = {} if spec.stochastic_depth is None else {"drop_path_rate": max(spec.stochastic_depth, 1e-6)}
@@ -201,6 +187,23 @@ def _timm(spec: Spec) -> nn.Module:
     return net
 
 
+def _in_timm(arch: str) -> tuple[Any, str]:
+    """The package timm, and what `arch` is called there."""
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise BadInput(f"train.arch: {arch} needs timm: pip install 'modelpress[timm]'") from None
+    name = arch.removeprefix(TIMM)
+    if not timm.is_model(name):
+        raise BadInput(f"train.arch: timm has no network {name}{_perhaps(name, timm.list_models())}")
+    return timm, name
+
+
+def _perhaps(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
 def _fit_stem(net: nn.Module, name: str, spec: Spec) -> None:
     """Let the first convolution take the images' channels; on small images it, and a pooling right behind it,
     keep more of their resolution."""
@@ -209,7 +212,8 @@ def _fit_stem(net: nn.Module, name: str, spec: Spec) -> None:
         cast(tuple[int, int], getattr(conv, key)) for key in ("kernel_size", "stride", "padding")
     )
     if spec.small:
-        pools = [key for key in ("maxpool", "features.pool0") if _has(net, key)]
+        layers = {key for key, _ in net.named_modules()}
+        pools = [key for key in ("maxpool", "features.pool0") if key in layers]
         for key in pools:
             net.set_submodule(key, nn.Identity())
         if pools and kernel == (7, 7):  # as the authors of ResNet do on CIFAR
@@ -219,10 +223,6 @@ def _fit_stem(net: nn.Module, name: str, spec: Spec) -> None:
         spec.image_shape[2], conv.out_channels, kernel, stride, padding, bias=conv.bias is not None
     )
     net.set_submodule(name, stem)
-
-
-def _has(net: nn.Module, name: str) -> bool:
-    return any(name == found for found, _ in net.named_modules())
 
 
 def _set_dropout(net: nn.Module, probability: float) -> None:

@@ -71,15 +71,20 @@ class SharedBatchNorm(nn.BatchNorm2d):
         self.train(norm.training)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
+        """y_NCHW: x_NCHW, normalised by the mean and the variance of all ranks' parts."""
         if not self.training:
             return super().forward(x_NCHW)
-        mean_C: Tensor = all_reduce(x_NCHW.float().mean((0, 2, 3))) / self.ranks  # type: ignore[no-untyped-call]
+        mean_C = self._over_ranks(x_NCHW.float().mean((0, 2, 3)))
         centred_NCHW = x_NCHW - mean_C[:, None, None]
-        square_C = centred_NCHW.float().square().mean((0, 2, 3))
-        variance_C: Tensor = all_reduce(square_C) / self.ranks  # type: ignore[no-untyped-call]
+        variance_C = self._over_ranks(centred_NCHW.float().square().mean((0, 2, 3)))
         self._remember(mean_C.detach(), variance_C.detach(), x_NCHW.numel() // len(mean_C) * self.ranks)
         factor_C = torch.rsqrt(variance_C + self.eps) * self.weight
         return centred_NCHW * factor_C[:, None, None] + self.bias[:, None, None]
+
+    def _over_ranks(self, mean_C: Tensor) -> Tensor:
+        """The mean of every rank's mean; gradients go back to all of them."""
+        total_C: Tensor = all_reduce(mean_C)  # type: ignore[no-untyped-call]
+        return total_C / self.ranks
 
     @torch.no_grad()
     def _remember(self, mean_C: Tensor, variance_C: Tensor, count: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.files import read_json
-from tasks.core.params import load_pipeline
+from tasks.core.params_file import load_pipeline
 
 DENSE = "dense-fp32"  # the reference: neither pruned nor quantized
 DENSE_WEIGHTS = (

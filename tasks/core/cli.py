@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.files import staged
-from tasks.core.params import load_section
+from tasks.core.params_file import load_section
 
 
 def main(stage: Callable[..., None]) -> None:

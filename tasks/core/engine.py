@@ -99,10 +99,6 @@ def fit(
         stored = checkpoints.load(checkpoint, parts, world.device) if checkpoint else []
         history = [Epoch(**row) for row in stored]
         network = _parallel(model, world)
-        scales: list[Tensor] = [
-            module.weight for module in model.modules() if isinstance(module, nn.BatchNorm2d)
-        ]
-        weights = [weight for weight in model.parameters() if weight.ndim > 1]
         balanced = recipe.class_weights == "balanced"
         weight_K = _class_weights(train, num_classes, world.device) if balanced else None
 
@@ -121,15 +117,7 @@ def fit(
                 loss, right = _gradients(network, x_NCHW, targets_NK, weight_K, recipe, teacher, world)
                 loss_sum += loss
                 correct += right
-                if recipe.bn_sparsity:
-                    shrink_scales([s for s in scales if s.requires_grad], recipe.bn_sparsity)
-                if recipe.clip_norm:
-                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-                optimizer.step()
-                if recipe.l1:
-                    soft_threshold(
-                        [w for w in weights if w.requires_grad], recipe.l1 * optimizer.param_groups[0]["lr"]
-                    )
+                _update(model, optimizer, recipe)
                 schedule.step()
                 if ema is not None:
                     ema.update_parameters(model)
@@ -216,6 +204,19 @@ def _gradients(
         loss_sum = loss_sum + loss.detach()
         correct = correct + (logits_NK.argmax(1) == targets_NK[mine].argmax(1)).sum()
     return loss_sum, correct
+
+
+def _update(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
+    """One step of all that learns, with what `recipe` asks for before and after it."""
+    if recipe.bn_sparsity:
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        shrink_scales([norm.weight for norm in norms if norm.weight.requires_grad], recipe.bn_sparsity)
+    if recipe.clip_norm:
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    optimizer.step()
+    if recipe.l1:
+        weights = [weight for weight in model.parameters() if weight.ndim > 1 and weight.requires_grad]
+        soft_threshold(weights, recipe.l1 * optimizer.param_groups[0]["lr"])
 
 
 def _class_weights(train: Split, num_classes: int, device: torch.device) -> Tensor:

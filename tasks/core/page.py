@@ -12,7 +12,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tasks.core.params import TrainParams, load_pipeline, parse, read_yaml
+from tasks.core.params import TrainParams
+from tasks.core.params_file import load_pipeline, parse, read_yaml
 
 NBSP = "\u00a0"
 ABSENT = "\u2013"

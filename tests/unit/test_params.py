@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from tasks.core.errors import BadInput
-from tasks.core.params import PruneParams, TrainParams, load_pipeline, load_section
+from tasks.core.params import PruneParams, TrainParams
+from tasks.core.params_file import load_pipeline, load_section
 
 ROOT = Path(__file__).parents[2]
 
