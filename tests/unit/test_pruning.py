@@ -166,7 +166,7 @@ def test_pruned_network_is_that_of_torch_pruning_when_criterion_and_ratio_are_eq
         pytest.param("mobilenet_v2", "classifier.1", marks=pytest.mark.slow),
         pytest.param("mobilenet_v3_small", "classifier.3", marks=pytest.mark.slow),
         pytest.param("efficientnet_b0", "classifier.1", marks=pytest.mark.slow),
-        pytest.param("resnet18", "fc.1", marks=pytest.mark.slow),
+        pytest.param("resnet18", "fc", marks=pytest.mark.slow),
     ],
 )
 def test_find_groups_finds_the_layer_that_makes_the_classes_when_traced(arch: str, head: str) -> None:
