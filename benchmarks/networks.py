@@ -75,7 +75,9 @@ def project(arch: str) -> Path:
 
 def run(folder: Path) -> None:
     """Bring the clone up to date, with its own code."""
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    scripts = str(Path(sys.executable).parent)  # dvc.yaml says `python`
+    path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PATH": path}
     done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=environment, check=False)
     if (folder / "dvc.lock").exists():
         shutil.copy(folder / "dvc.lock", folder / ".modelpress" / "dvc.lock")

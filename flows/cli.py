@@ -17,6 +17,17 @@ from tasks.core.errors import BadInput, StageFailed
 
 FASHION_MNIST = Path("data/raw/fashion-mnist")
 SELECT, REPORT = Path("data/select"), Path("data/report/report.html")
+# As dvc.yaml has them for stage tune.
+TUNE_WORKER = [
+    "--data",
+    "data/ingest",
+    "--policy",
+    "data/augment/policy.json",
+    "--weights",
+    "data/start",
+    "--settings",
+    "params.yaml",
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -70,6 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--timeout", type=float, default=0, metavar="SECONDS", help="end a stage that takes longer"
     )
+    worker = add("tune-worker", _tune_worker, "run trials of a search that another host leads")
+    worker.add_argument(
+        "--parallel", type=_count, default=0, metavar="N", help="trials side by side (default: tune.parallel)"
+    )
+    worker.add_argument(
+        "--wait", type=float, default=60, metavar="SECONDS",
+        help="for the search to be begun (default: %(default)s)",
+    )  # fmt: skip
     predict = add("predict", _predict, "labels and probabilities of images, from a selected model")
     predict.add_argument("model", type=Path, help="model.onnx, with labels.json beside it")
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
@@ -169,6 +188,13 @@ def _check_source(source: str) -> None:
         else "modelpress init PATH sets it"
     )
     raise BadInput(f"params.yaml: ingest.source: {source}: no such file or folder; {hint}")
+
+
+def _tune_worker(args: argparse.Namespace) -> None:
+    _enter()
+    command = [sys.executable, "-m", "tasks.tune_worker", *TUNE_WORKER]
+    command += ["--parallel", str(args.parallel), "--wait", str(args.wait)]
+    os.execv(sys.executable, command)
 
 
 def _predict(args: argparse.Namespace) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from tasks.core.errors import BadInput
 from tasks.core.files import write_text
-from tasks.core.params import Pipeline
-from tasks.core.params_file import load_pipeline, read_yaml
+from tasks.core.params_file import Pipeline, load_pipeline, read_yaml
 
 PARAMS = "params.yaml"
 

@@ -22,8 +22,7 @@ from flows import dag, registry, settings, show
 from flows.lock import only_run
 from flows.stage import Children
 from flows.walk import Outcomes, walk
-from tasks.core.params import Pipeline
-from tasks.core.params_file import load_pipeline
+from tasks.core.params_file import Pipeline, load_pipeline
 from tasks.core.tracking import Tracker
 
 INGEST, SELECT = Path("data/ingest"), Path("data/select")

@@ -32,6 +32,8 @@ _DEFAULTS = {
     "_MLFLOW_TELEMETRY_PRE_WARM_DATABRICKS_SDK": "false",  # half a second of imports nobody needs
     # On a busy machine the server takes longer than Prefect's 20 s.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # Ranks that torchrun starts again would find the addresses of the dead ones in a shared store.
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
 }
 

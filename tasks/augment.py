@@ -93,6 +93,11 @@ def _operations(params: AugmentParams) -> dict[str, dict[str, float]]:
         "contrast": {"range": params.contrast},
         "saturation": {"range": params.saturation},
         "hue": {"range": params.hue},
+        "randaugment": {
+            "operations": params.randaugment,
+            "magnitude": params.randaugment_magnitude * (params.randaugment > 0),
+        },
+        "trivialaugment": {"magnitude": float(params.trivialaugment)},
         "erase": {"probability": params.erase},
         "mixup": {"alpha": params.mixup},
         "cutmix": {"alpha": params.cutmix},

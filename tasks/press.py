@@ -30,8 +30,8 @@ from tasks.core.export import export
 from tasks.core.files import fingerprint, read_json, staged, write_json
 from tasks.core.journal import cut_off
 from tasks.core.models import load_model, save_model
-from tasks.core.params import Pipeline, PressParams, SelectParams
-from tasks.core.params_file import load_pipeline
+from tasks.core.params import PressParams, SelectParams
+from tasks.core.params_file import Pipeline, load_pipeline
 from tasks.core.progress import Progress
 from tasks.core.recipes import note, write_history
 from tasks.core.recovery import recover
@@ -203,7 +203,7 @@ class _Workshop:
                 epochs=params.epochs,
                 seed=params.seed,
                 on_epoch=lambda row: self.progress.step(note(row)),
-                checkpoint=self.folder / f"trial-{number}.pt",
+                checkpoint=self.folder / f"checkpoint-{number}",
             )
         self.source.network.cpu()
         student.cpu().eval()

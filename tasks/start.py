@@ -13,21 +13,21 @@ from pathlib import Path
 from tasks.core.candidates import DENSE_WEIGHTS
 from tasks.core.cli import main
 from tasks.core.errors import BadInput, StageFailed
-from tasks.core.files import write_json
+from tasks.core.files import write_json, write_text
 from tasks.core.params import StartParams, TrainParams
 from tasks.core.params_file import load_section
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, TRIALS = "model.safetensors", "trials.csv"
 
 
 def start(params: StartParams, settings: Path, out: Path) -> None:
-    """Write start.json and, unless weights are random, model.safetensors.
+    """Write start.json, model.safetensors unless weights are random, and trials.csv if there is an earlier search.
 
     Args:
         settings: params.yaml, whose section `train` names the network that pretrained weights are for.
 
     Raises:
-        BadInput: there are no such weights.
+        BadInput: there are no such weights, or no such trials.
         StageFailed: they could not be obtained.
     """
     train: TrainParams = load_section("train", settings)
@@ -39,10 +39,25 @@ def start(params: StartParams, settings: Path, out: Path) -> None:
     elif params.weights != "random":
         path = Path(params.weights)
         _copy(path / WEIGHTS if path.is_dir() else path, out / WEIGHTS)
-    weights = out / WEIGHTS
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else None
-    write_json(out / "start.json", {"weights": params.weights, "sha256": digest})
-    print(f"start: {params.weights}")
+    if params.trials is not None:
+        _trials(Path(params.trials), out / TRIALS)
+    digests = {name: _digest(out / name) for name in (WEIGHTS, TRIALS)}
+    write_json(out / "start.json", {**params.model_dump(), "sha256": digests})
+    print(f"start: weights {params.weights}, trials {params.trials or 'none'}")
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
+
+def _trials(path: Path, out: Path) -> None:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"start.trials: {path}: cannot be read ({error})") from None
+    if not {"state", "value"} <= set(text.partition("\n")[0].split(",")):
+        raise BadInput(f"start.trials: {path}: not a trials.csv of tune: no columns state and value")
+    write_text(out, text)
 
 
 def _copy(path: Path, out: Path) -> None:

@@ -1,6 +1,6 @@
 """Train the dense model, on as many ranks as torchrun started.
 
-    torchrun --standalone -m tasks.train --data … --policy … --best … --checkpoints … --out …
+    torchrun -m tasks.train --data … --policy … --best … --checkpoints … --out …
 
 PET_NPROC_PER_NODE and its kin set how many ranks there are; the result does not depend on where.
 A run that was killed goes on from its last epoch.
@@ -47,7 +47,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
         key = fingerprint(
             begins, params.model_dump(), dataset.digest, resolved, torch.__version__, ranks.size
         )
-        checkpoint = checkpoints / f"{key}.pt"
+        checkpoint = checkpoints / key
         torch.manual_seed(params.seed)
         spec = spec_of(params, dataset)
         model = build(spec)

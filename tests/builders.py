@@ -335,6 +335,12 @@ def _tune(folder: Path, tuned: bool) -> None:
         "failed": 0,
         "best_value": max(best, default=None),
         "epochs_spent": 30,
+        "epochs_without_pruning": 36,
+        "sampler": "tpe",
+        "pruner": "hyperband",
+        "not_begun": 0,
+        "begun_anew": 0,
+        "earlier": 0,
     }
     _json(folder / "metrics.json", metrics if tuned else {"trials": 0})
 

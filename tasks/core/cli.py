@@ -26,17 +26,20 @@ from tasks.core.files import staged
 from tasks.core.params_file import load_section
 
 
-def main(stage: Callable[..., None]) -> None:
+def main(stage: Callable[..., None], section: str | None = None) -> None:
     """Run `stage` from sys.argv; exit with 0, 1 (it failed) or 2 (bad input), without a traceback
-    for what was foreseen."""
+    for what was foreseen. `section` is that of params.yaml, if it is not called like the stage."""
     signal.signal(signal.SIGTERM, _terminated)
     name = stage.__name__
     args = _parser(stage).parse_args()
     given: dict[str, Any] = {k: v for k, v in vars(args).items() if k not in ("params", "best")}
     try:
-        given["params"] = load_section(name, args.params, getattr(args, "best", None))
+        given["params"] = load_section(section or name, args.params, getattr(args, "best", None))
         # Of the ranks that torchrun starts only the first writes.
         first = os.environ.get("RANK", "0") == "0"
+        if "out" not in given:
+            stage(**given)
+            return
         with staged(given["out"]) if first else nullcontext(given["out"]) as given["out"]:
             stage(**given)
     except BadInput as error:

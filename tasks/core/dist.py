@@ -15,7 +15,7 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-from tasks.core.errors import BadInput
+from tasks.core.errors import BadInput, StageFailed
 
 # What mallopt calls them in glibc's malloc.h, and what they are set to.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -71,7 +71,11 @@ def keep_memory() -> None:
 
 @contextmanager
 def world() -> Iterator[World]:
-    """Join the other ranks for the length of the block; computing is deterministic within."""
+    """Join the other ranks for the length of the block; computing is deterministic within.
+
+    Raises:
+        StageFailed: a rank is gone.
+    """
     rank = int(os.environ.get("RANK", "0"))
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -79,13 +83,41 @@ def world() -> Iterator[World]:
     keep_memory()
     torch.set_num_threads(thread_count())
     deterministic(warn_only=device.type == "cuda")
-    if size > 1:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield World(rank, size, device)
-    finally:
         if size > 1:
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        yield World(rank, size, device)
+    except RuntimeError as error:
+        if size > 1 and _of_the_network(error):
+            raise StageFailed(
+                f"rank {rank} of {size}: another rank is gone, or has not answered for {TIMEOUT.seconds} s; start all "
+                "again: training goes on from the last epoch"
+            ) from None
+        raise
+    finally:
+        if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def shared(content: bytes, world: World) -> bytes:
+    """What the main rank has, on every rank: they may be hosts that share no disk."""
+    if world.size == 1:
+        return content
+    length = torch.tensor([len(content)], device=world.device)
+    distributed.broadcast(length, 0)
+    if not length:
+        return b""
+    data = torch.frombuffer(bytearray(content), dtype=torch.uint8) if world.main else None
+    held = torch.empty(int(length), dtype=torch.uint8, device=world.device)
+    if data is not None:
+        held.copy_(data)
+    distributed.broadcast(held, 0)
+    return held.cpu().numpy().tobytes()
+
+
+def _of_the_network(error: RuntimeError) -> bool:
+    """Gloo raises plain RuntimeErrors, which name its source files."""
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
 
 def check_divides(batch_size: int, ranks: int, parts: int) -> None:

@@ -1,4 +1,4 @@
-"""fit() and predict(): the one training loop, read from top to bottom.
+"""epochs(), fit() and predict(): the one training loop, read from top to bottom.
 
 Used for dense training, for each trial of tuning and for the recovery after pruning. The batch size
 is global: every rank draws and augments the same global batch from the same seed and computes its
@@ -11,9 +11,10 @@ x_NHWC: uint8 images; x_NCHW: normalised float32; N is the global batch, K the c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tasks.core.data import Split
 from tasks.core.depth import depth_units, learning_units
 from tasks.core.dist import World, check_divides
 from tasks.core.errors import BadInput, StageFailed
+from tasks.core.memory import within_memory
 from tasks.core.optimizing import Recipe, lr_factor, make_optimizer, shrink_scales, soft_threshold
 from tasks.core.transforms import BatchAugment, normalize
 
@@ -72,7 +74,31 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     checkpoint: Path | None = None,
 ) -> list[Epoch]:
-    """Train `model` in place and return one row an epoch.
+    """As `epochs`, to the end; one row an epoch."""
+    running = epochs(
+        model, recipe, train, val, augment, num_classes, world, teacher=teacher, checkpoint=checkpoint
+    )
+    while True:
+        try:
+            on_epoch(next(running))
+        except StopIteration as end:
+            history: list[Epoch] = end.value
+            return history
+
+
+def epochs(
+    model: nn.Module,
+    recipe: Recipe,
+    train: Split,
+    val: Split,
+    augment: BatchAugment,
+    num_classes: int,
+    world: World,
+    *,
+    teacher: Teacher | None = None,
+    checkpoint: Path | None = None,
+) -> Generator[Epoch, None, list[Epoch]]:
+    """Train `model` in place, an epoch whenever the next row is asked for; returns all rows.
 
     With `ema_decay` the averaged weights are what is validated and what `model` holds in the end.
     With `checkpoint`, the state after each epoch is kept there, and a run that finds one goes on
@@ -84,6 +110,9 @@ def fit(
         StageFailed: the loss is not finite.
     """
     check_divides(recipe.batch_size, world.size, recipe.accumulate)
+    share = recipe.batch_size // (world.size * recipe.accumulate)
+    # Looking waits for the device: a GPU would run dry.
+    finite_every = 1 if world.device.type == "cpu" else 50
     steps = len(train.labels_N) // recipe.batch_size
     if steps == 0:
         raise BadInput(
@@ -96,7 +125,7 @@ def fit(
         ema = _average(model, recipe.ema_decay) if recipe.ema_decay else None
         parts: dict[str, checkpoints.Stateful] = {"model": model, "optimizer": optimizer}
         parts |= {"schedule": schedule} | ({"ema": ema} if ema else {})
-        stored = checkpoints.load(checkpoint, parts, world.device) if checkpoint else []
+        stored = checkpoints.load(checkpoint, parts, world) if checkpoint else []
         history = [Epoch(**row) for row in stored]
         network = _parallel(model, world)
         balanced = recipe.class_weights == "balanced"
@@ -111,13 +140,19 @@ def fit(
             network.train()
             loss_sum = torch.zeros((), device=world.device)
             correct = torch.zeros((), device=world.device)
-            for x_NHWC, labels_N in training_batches(train, recipe, epoch, world.device):
-                x_NCHW, targets_NK = augment(x_NHWC, labels_N, draws, num_classes)
+            augmented = partial(augment, generator=draws, num_classes=num_classes)
+            batches = training_batches(train, recipe, epoch, world.device)
+            for step, (x_NHWC, labels_N) in enumerate(batches, 1):
                 optimizer.zero_grad(set_to_none=True)
-                loss, right = _gradients(network, x_NCHW, targets_NK, weight_K, recipe, teacher, world)
+                compute = partial(
+                    _gradients, network, x_NHWC, labels_N, augmented, weight_K, recipe, teacher, world
+                )
+                loss, right = within_memory(compute, share, partial(_try, model, x_NHWC, augment))
                 loss_sum += loss
                 correct += right
                 _update(model, optimizer, recipe)
+                if step % finite_every == 0:
+                    _check_finite(model, epoch + 1, step, recipe)
                 schedule.step()
                 if ema is not None:
                     ema.update_parameters(model)
@@ -129,7 +164,7 @@ def fit(
             history.append(row)
             if checkpoint and world.main:
                 checkpoints.save(checkpoint, parts, [asdict(row) for row in history])
-            on_epoch(row)
+            yield row
 
         model.requires_grad_(True)
         if ema is not None:
@@ -174,8 +209,9 @@ def _let_learn(model: nn.Module, recipe: Recipe, epoch: int) -> bool:
 
 def _gradients(
     network: nn.Module,
-    x_NCHW: Tensor,
-    targets_NK: Tensor,
+    x_NHWC: Tensor,
+    labels_N: Tensor,
+    augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     weight_K: Tensor | None,
     recipe: Recipe,
     teacher: Teacher | None,
@@ -183,6 +219,7 @@ def _gradients(
 ) -> tuple[Tensor, Tensor]:
     """Give the parameters their gradients on this rank's share of the global batch, computed in
     `recipe.accumulate` parts; the share's loss, and how many of it are right."""
+    x_NCHW, targets_NK = augment(x_NHWC, labels_N)
     loss_sum, correct = torch.zeros((2,), device=world.device).unbind()
     last = recipe.accumulate - 1
     for part in range(recipe.accumulate):
@@ -219,6 +256,23 @@ def _update(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) 
         soft_threshold(weights, recipe.l1 * optimizer.param_groups[0]["lr"])
 
 
+def _try(model: nn.Module, x_NHWC: Tensor, augment: BatchAugment, count: int) -> None:
+    """Compute the gradients of `count` images as a step does, for nothing but the memory that it takes."""
+    model(normalize(x_NHWC[:count], augment.mean, augment.std)).sum().backward()
+    model.zero_grad(set_to_none=True)
+
+
+def _check_finite(model: nn.Module, epoch: int, step: int, recipe: Recipe) -> None:
+    """Raises StageFailed when a step has led to weights that are not finite: those of the last layer, which always
+    learns. After the update they are the same on all ranks, so that all of them stop here."""
+    *_, last = model.parameters()
+    if not torch.isfinite(last).all():
+        raise StageFailed(
+            f"training has diverged in step {step} of epoch {epoch}: lower lr ({recipe.lr:g}), lengthen warmup_epochs "
+            "or set clip_norm"
+        )
+
+
 def _class_weights(train: Split, num_classes: int, device: torch.device) -> Tensor:
     """weight_K, by which rare classes count as much as frequent ones: N / (K * images of the class)."""
     counts_K = np.bincount(train.labels_N, minlength=num_classes).clip(1)
@@ -252,7 +306,7 @@ def _validated(
     train_loss = sums[0].item() / steps
     if not math.isfinite(train_loss):
         raise StageFailed(
-            f"the loss is {train_loss} in epoch {epoch}: lower lr ({recipe.lr:g}) or lengthen warmup_epochs"
+            f"the loss is {train_loss} in epoch {epoch}: lower lr ({recipe.lr:g}), lengthen warmup_epochs or set clip_norm"
         )
     logits_NK = predict(model, val, augment.mean, augment.std)
     labels_N = to_device(val.labels_N, logits_NK.device)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tasks.core.charts import Axis, Design
+from tasks.core.search_charts import Design
 from tasks.core.searches import design_point
+from tasks.core.svg import Axis
 
 WIDTH, HEIGHT = 60, 20  # characters, lines
 LINKS = 60  # MLflow cuts a description at 8,000 characters

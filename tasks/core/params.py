@@ -100,6 +100,12 @@ class AugmentParams(Params):
     """likewise; not on grey images"""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """turns of the colour circle, either way; not on grey images"""
+    randaugment: Annotated[int, Field(ge=0, le=10)] = 0
+    """operations an image, drawn from 14 that move or colour it (arXiv:1909.13719); 0: off"""
+    randaugment_magnitude: Fraction = 0.3
+    """how far they go, of the furthest"""
+    trivialaugment: bool = False
+    """one of the same operations an image, its magnitude drawn as well (arXiv:2103.10158)"""
     erase: Fraction = 0.0
     """probability that a random rectangle is filled with the mean"""
     mixup: NonNegative = 0.0
@@ -115,62 +121,8 @@ class StartParams(Params):
 
     weights: str = Field(default="random", min_length=1)
     """random; pretrained: published for train.arch; a .safetensors file, a folder with one; models:/NAME@champion"""
-
-
-class FloatSpace(Params):
-    """A real interval, searched on a log scale when `log`."""
-
-    low: float
-    """least value"""
-    high: float
-    """greatest value"""
-    log: bool = False
-    """search on a log scale"""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> FloatSpace:
-        if not self.low < self.high:
-            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
-        if self.log and self.low <= 0:
-            raise ValueError("a log scale needs low > 0")
-        return self
-
-
-class ChoiceSpace(Params):
-    """One of a list of values."""
-
-    choices: Annotated[list[str | int | float | bool], Field(min_length=1)]
-    """the values"""
-
-
-class TuneParams(Params):
-    """Bayesian search (TPE) with Hyperband over `space`; the keys of `space` are those of train."""
-
-    trials: Annotated[int, Field(ge=0)] = 12
-    """0: no search, train keeps its own values"""
-    epochs: Count = 3
-    """a trial's full length"""
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """Hyperband keeps one trial in so many"""
-    parallel: Annotated[int, Field(ge=1, le=256)] = 2
-    """trials side by side, a thread each"""
-    startup_trials: Count = 5
-    """random ones, before TPE has something to learn from"""
-    train_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """of the images for training, but at least 1,000 or all there are"""
-    space: dict[str, FloatSpace | ChoiceSpace] = Field(default_factory=dict)
-    """what is searched: keys of train, each {low, high, log} or {choices}"""
-    seed: int = 0
-    """of the search"""
-
-    @model_validator(mode="after")
-    def _space_names_train(self) -> TuneParams:
-        unknown = sorted(set(self.space) - set(TrainParams.model_fields))
-        if unknown:
-            raise ValueError(f"space: {', '.join(unknown)} is not a key of train")
-        if self.trials and not self.space:
-            raise ValueError("space is empty: name what to search, or set trials to 0")
-        return self
+    trials: str | None = Field(default=None, min_length=1)
+    """trials.csv of an earlier search (data/tune/trials.csv of its run), from which tune's sampler learns; none: none"""
 
 
 class TrainParams(Params):
@@ -368,20 +320,3 @@ class RegistryParams(Params):
 
     name: str = Field(default="modelpress", min_length=1, pattern=r"^[^/:.%\"']+$")
     """the registered model's in MLflow"""
-
-
-class Pipeline(Params):
-    """params.yaml as a whole."""
-
-    ingest: IngestParams
-    augment: AugmentParams = AugmentParams()
-    start: StartParams = StartParams()
-    tune: TuneParams = TuneParams(trials=0)
-    train: TrainParams = TrainParams()
-    prune: PruneParams
-    quantize: QuantizeParams
-    press: PressParams = PressParams(trials=0)
-    evaluate: EvaluateParams = EvaluateParams()
-    select: SelectParams = SelectParams()
-    report: ReportParams = ReportParams()
-    registry: RegistryParams = RegistryParams()

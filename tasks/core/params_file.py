@@ -9,9 +9,40 @@ import yaml
 from pydantic import ValidationError
 
 from tasks.core.errors import BadInput
-from tasks.core.params import Params, Pipeline
+from tasks.core.params import (
+    AugmentParams,
+    EvaluateParams,
+    IngestParams,
+    Params,
+    PressParams,
+    PruneParams,
+    QuantizeParams,
+    RegistryParams,
+    ReportParams,
+    SelectParams,
+    StartParams,
+    TrainParams,
+)
+from tasks.core.tune_params import TuneParams
 
 P = TypeVar("P", bound=Params)
+
+
+class Pipeline(Params):
+    """params.yaml as a whole."""
+
+    ingest: IngestParams
+    augment: AugmentParams = AugmentParams()
+    start: StartParams = StartParams()
+    tune: TuneParams = TuneParams(trials=0)
+    train: TrainParams = TrainParams()
+    prune: PruneParams
+    quantize: QuantizeParams
+    press: PressParams = PressParams(trials=0)
+    evaluate: EvaluateParams = EvaluateParams()
+    select: SelectParams = SelectParams()
+    report: ReportParams = ReportParams()
+    registry: RegistryParams = RegistryParams()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

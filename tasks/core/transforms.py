@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-WHITE = 255.0
-LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as in torchvision
+from tasks.core.autoaugment import RANDAUGMENT, TRIVIALAUGMENT, AutoAugment
+from tasks.core.colours import WHITE, brightness, contrast, hue, saturation, wide
+from tasks.core.geometry import affine, mirror, shift
+
 SMALLEST_ZOOM = 0.1  # at strength 2 the lower end of the range could reach nothing
 ERASED_AREA, ERASED_ASPECT = (0.02, 0.33), (0.3, 3.3)  # share of the image; height to width
 
@@ -43,118 +44,14 @@ def pixel_scale(mean: list[float], std: list[float]) -> tuple[int, float]:
     return zero, 1 / (WHITE * math.sqrt(variance)) if variance else 0.0
 
 
-# ---- what moves pixels
-
-
-def mirror(x_NHWC: Tensor, flipped_N: Tensor, axis: int) -> Tensor:
-    """Reverse the samples where `flipped_N` along `axis` (1 upside down, 2 left to right)."""
-    n = len(x_NHWC)
-    both = torch.cat([x_NHWC, x_NHWC.flip(axis)])  # then picking whole images is a plain copy of bytes
-    return both.index_select(0, torch.arange(n, device=x_NHWC.device) + n * flipped_N)
-
-
-def shift(x_NHWC: Tensor, down_N: Tensor, right_N: Tensor, most: int, fill_C: Tensor) -> Tensor:
-    """Move each picture by whole pixels, at most `most`, and fill up: a crop of the padded picture."""
-    n, h, w, c = x_NHWC.shape
-    padded_w = w + 2 * most
-    row, size = padded_w * c, (h + 2 * most) * padded_w * c
-    # A crop is one run of `h` padded rows in memory, of which the last columns are not wanted: so an
-    # image is one copy, not `h` of them. One image more, since the last one's run may end beyond it.
-    memory = fill_C.repeat(size // c).repeat(n + 1)
-    memory[: n * size].view(n, h + 2 * most, padded_w, c)[:, most : most + h, most : most + w] = x_NHWC
-    start_N = torch.arange(n, device=x_NHWC.device) * size + (most - down_N) * row + (most - right_N) * c
-    runs = memory.unfold(0, h * row, 1).index_select(0, start_N)
-    return runs.view(n, h, padded_w, c)[:, :, :w]
-
-
-def affine(x_NHWC: Tensor, degrees_N: Tensor, zoom_N: Tensor, flips_N2: Tensor, move_N2: Tensor) -> Tensor:
-    """Flip, then rotate about the centre and zoom, then move: one bilinear sampling, filled with 0.
-
-    Args:
-        x_NHWC: float32.
-        degrees_N: counter-clockwise.
-        zoom_N: above 1 enlarges.
-        flips_N2: whether to flip left to right, and upside down.
-        move_N2: pixels to the right, and down; fractions are allowed.
-    """
-    _, h, w, _ = x_NHWC.shape
-    radians_N = torch.deg2rad(degrees_N)
-    cos_N, sin_N = radians_N.cos() / zoom_N, radians_N.sin() / zoom_N
-    # grid_sample asks where in the input an output pixel comes from, with both sides 2 long.
-    turn_N22 = torch.stack([cos_N, -sin_N * (h / w), sin_N * (w / h), cos_N], 1).view(-1, 2, 2)
-    turn_N22 = turn_N22 * (1 - 2 * flips_N2.to(torch.float32))[:, :, None]
-    # As affine_grid, which multiplies matrices for every pixel; sums of rows and columns do as well.
-    right_NW = _centres(w, x_NHWC.device) - move_N2[:, :1] * (2 / w)
-    down_NH = _centres(h, x_NHWC.device) - move_N2[:, 1:] * (2 / h)
-    across_N2W, along_N2H = turn_N22[:, :, :1] * right_NW[:, None], turn_N22[:, :, 1:] * down_NH[:, None]
-    grid_N2HW = across_N2W[:, :, None, :] + along_N2H[:, :, :, None]
-    moved_NCHW = F.grid_sample(x_NHWC.permute(0, 3, 1, 2), grid_N2HW.permute(0, 2, 3, 1), align_corners=False)
-    return moved_NCHW.permute(0, 2, 3, 1).contiguous()
-
-
-# ---- colour: float32 grey levels 0..255, a plane a channel (contiguous NCHW, several times faster here)
-# Factor 1 leaves the picture as it is, as in torchvision.
-
-
-def brightness(x_NCHW: Tensor, factor_N: Tensor) -> Tensor:
-    """Towards black below 1, brighter above."""
-    return (x_NCHW * _wide(factor_N)).clamp_(0, WHITE)
-
-
-def contrast(x_NCHW: Tensor, factor_N: Tensor) -> Tensor:
-    """Towards the picture's mean grey level below 1, away from it above."""
-    mean_N111 = _grey(x_NCHW).mean((1, 2, 3), keepdim=True)
-    return torch.lerp(mean_N111, x_NCHW, _wide(factor_N)).clamp_(0, WHITE)
-
-
-def saturation(x_NCHW: Tensor, factor_N: Tensor) -> Tensor:
-    """Towards grey below 1, away from it above. RGB only."""
-    return torch.lerp(_grey(x_NCHW), x_NCHW, _wide(factor_N)).clamp_(0, WHITE)
-
-
-def hue(x_NCHW: Tensor, turn_N: Tensor) -> Tensor:
-    """Turn the hue by `turn_N`, where 1 is once around the colour circle. RGB only.
-
-    To HSV and back; the way back is the closed form of https://en.wikipedia.org/wiki/HSL_and_HSV.
-    """
-    red, green, blue = x_NCHW.unbind(1)
-    value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    safe = chroma.clamp(min=1e-6)  # a grey pixel has no hue: any will do
-    sixth = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    turned = sixth + 6 * turn_N[:, None, None]
-    turned_NCHW = torch.empty_like(x_NCHW)
-    for channel, offset in enumerate((5, 3, 1)):
-        k = turned + offset
-        k -= 6 * torch.floor(k / 6)
-        torch.sub(value, chroma * torch.minimum(k, 4 - k).clamp_(0, 1), out=turned_NCHW[:, channel])
-    return turned_NCHW
-
-
-def _grey(x_NCHW: Tensor) -> Tensor:
-    """x_N1HW"""
-    if x_NCHW.shape[1] == 1:
-        return x_NCHW
-    red, green, blue = (x_NCHW[:, i : i + 1] for i in range(3))
-    return red * LUMA[0] + green * LUMA[1] + blue * LUMA[2]
-
-
-def _wide(x_N: Tensor) -> Tensor:
-    return x_N[:, None, None, None]
-
-
 # ---- all together
 
 
 class BatchAugment:
     """A policy, ready to be applied.
 
-    `strength` (0..2) scales every range: angles, zoom, moves, crop (rounded to whole pixels), colours,
-    and the probability of erasing. Flips, mixup and cutmix know only on and off; at 0 all is off and
+    `strength` (0..2) scales every range: angles, zoom, moves, crop (rounded to whole pixels), colours, the
+    magnitudes of RandAugment and TrivialAugment, and the probability of erasing. Flips, mixup and cutmix know only on and off; at 0 all is off and
     only the normalisation stays.
 
     Args:
@@ -177,6 +74,12 @@ class BatchAugment:
         changes = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
         self._colours = [(change, scaled(name, "range")) for name, change in changes.items() if name in on]
         self._hue = min(0.5, scaled("hue", "range"))
+        self._automatic: list[AutoAugment] = []
+        if "randaugment" in on:
+            count = int(on["randaugment"]["operations"])
+            self._automatic.append(AutoAugment(RANDAUGMENT, count, scaled("randaugment", "magnitude")))
+        if "trivialaugment" in on:
+            self._automatic.append(AutoAugment(TRIVIALAUGMENT, 1, scaled("trivialaugment", "magnitude")))
         self._erase = min(1.0, scaled("erase", "probability"))
         self._mixup = on.get("mixup", {}).get("alpha", 0.0)
         self._cutmix = on.get("cutmix", {}).get("alpha", 0.0)
@@ -240,13 +143,15 @@ class BatchAugment:
 
     def _coloured(self, x_NHWC: Tensor, generator: torch.Generator) -> Tensor:
         n = len(x_NHWC)
-        if not self._colours and not self._hue:
+        if not self._colours and not self._hue and not self._automatic:
             return x_NHWC
         x_NCHW = x_NHWC.permute(0, 3, 1, 2).contiguous()
         for change, spread in self._colours:
             x_NCHW = change(x_NCHW, _uniform(n, max(0.0, 1 - spread), 1 + spread, generator))
         if self._hue:
             x_NCHW = hue(x_NCHW, _uniform(n, -self._hue, self._hue, generator))
+        for automatic in self._automatic:
+            x_NCHW = automatic(x_NCHW, pixel_scale(self.mean, self.std)[0], generator)
         return x_NCHW.permute(0, 2, 3, 1).contiguous()
 
     def _normalized(self, x_NHWC: Tensor) -> Tensor:
@@ -282,7 +187,7 @@ class BatchAugment:
         """
         n, h, w, _ = x_NHWC.shape
         if not self._cutmix:
-            return _wide(_beta(self._mixup, n, generator))
+            return wide(_beta(self._mixup, n, generator))
         side_N = (1 - _beta(self._cutmix, n, generator)).sqrt()
         high_N, wide_N = (side_N * h).round(), (side_N * w).round()
         top_N = (_uniform(n, 0, h, generator).floor() - high_N / 2).ceil()
@@ -291,7 +196,7 @@ class BatchAugment:
         if not self._mixup:
             return kept_NHW1
         cut_N = _uniform(n, 0, 1, generator) < 0.5
-        return torch.where(_wide(cut_N), kept_NHW1, _wide(_beta(self._mixup, n, generator)))
+        return torch.where(wide(cut_N), kept_NHW1, wide(_beta(self._mixup, n, generator)))
 
 
 # ---- draws and shapes
@@ -317,8 +222,3 @@ def _rectangles(top_N: Tensor, left_N: Tensor, high_N: Tensor, wide_N: Tensor, h
 
     # An outer product of floats is vectorised; `and` of bytes is not, and takes four times as long.
     return (within(top_N, high_N, h)[:, :, None] * within(left_N, wide_N, w)[:, None, :])[..., None]
-
-
-def _centres(side: int, device: torch.device) -> Tensor:
-    """Where grid_sample puts the centres of a row of pixels, from -1 to 1."""
-    return (2 * torch.arange(side, device=device) + 1) / side - 1

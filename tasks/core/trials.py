@@ -1,7 +1,7 @@
 """Trials of the search, each training in a process of its own, one epoch at a time.
 
-A trial computes on one thread whatever the machine, and the processes wait for each other after
-every epoch, so that a search with the same seed gives the same trials on 2 cores and on 64.
+On this machine a trial computes on one thread, whatever the number of cores, and the search waits for all after
+every epoch, so that the same seed gives the same trials on 2 cores and on 64.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from tasks.core.architectures import build
-from tasks.core.data import Dataset, Split, open_dataset
+from tasks.core.data import Split, open_dataset
 from tasks.core.dist import World, deterministic, keep_memory
-from tasks.core.engine import Epoch, fit
+from tasks.core.engine import Epoch, epochs
 from tasks.core.errors import BadInput, StageFailed
+from tasks.core.models import mac_count
 from tasks.core.params import TrainParams
 from tasks.core.recipes import recipe_of, spec_of
 from tasks.core.transfer import begin
@@ -43,8 +44,77 @@ class Task:
     seed: int
 
 
-class Worker:
-    """A process that trains one trial after another."""
+@dataclass(frozen=True)
+class Answer:
+    """What an epoch of a trial gave: its validation accuracy, None if training diverged; the network's
+    multiply-accumulates; what is wrong with the trial's values, if something is."""
+
+    accuracy: float | None = None
+    macs: int = 0
+    refused: str = ""
+
+
+class Trainer:
+    """Trains one trial after another, an epoch at a time, in the process that it lives in."""
+
+    def __init__(self, task: Task, threads: int = 1) -> None:
+        keep_memory()
+        torch.set_num_threads(threads)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        deterministic(warn_only=device.type == "cuda")
+        self._task, self._world = task, World(0, 1, device)
+        self._dataset = open_dataset(task.data)
+        self._subset = _subset(self._dataset.train, task.train_fraction, task.seed)
+        self._running: Iterator[Epoch] = iter(())
+        self._macs = 0
+
+    def answer(self, params: TrainParams | None) -> Answer:
+        """Train the first epoch of a trial with `params`, or with None the next one of the trial that runs."""
+        try:
+            if params is not None:
+                self._begin(params)
+            return Answer(next(self._running).val_accuracy, self._macs)
+        except StageFailed:
+            return Answer(None, self._macs)
+        except BadInput as error:
+            return Answer(refused=str(error))
+
+    def _begin(self, params: TrainParams) -> None:
+        task, dataset = self._task, self._dataset
+        params = params.model_copy(update={"epochs": task.epochs, "early_stopping": 0})
+        torch.manual_seed(params.seed)
+        model = build(spec_of(params, dataset))
+        self._macs = mac_count(model, dataset.image_shape)
+        begin(model, task.weights)
+        self._running = epochs(
+            model,
+            recipe_of(params),
+            self._subset,
+            dataset.val,
+            BatchAugment(task.policy, params.augment_strength),
+            len(dataset.classes),
+            self._world,
+        )
+
+
+class Worker(Protocol):
+    """A trainer somewhere else. It trains the next epoch while the search looks at other trials."""
+
+    def begin(self, params: TrainParams) -> None:
+        """Start a trial; its first epoch runs at once."""
+
+    def answer(self) -> Answer:
+        """Wait for the epoch that runs. Raises StageFailed if the process has died."""
+
+    def proceed(self) -> None:
+        """Let the trial run its next epoch."""
+
+    def stop(self) -> None:
+        """End the process."""
+
+
+class LocalWorker:
+    """A process on this machine."""
 
     def __init__(self, task: Task) -> None:
         context = multiprocessing.get_context("spawn")
@@ -54,94 +124,49 @@ class Worker:
         theirs.close()
 
     def begin(self, params: TrainParams) -> None:
-        """Start a trial; its first epoch runs at once."""
+        """As Worker's."""
         self._pipe.send(params)
 
-    def value(self) -> float | None:
-        """Wait for the epoch that runs: its validation accuracy, or None if training diverged.
-
-        Raises:
-            BadInput: the trial's values cannot be used with these data.
-            StageFailed: the process has died.
-        """
+    def answer(self) -> Answer:
+        """As Worker's."""
         try:
-            answer = self._pipe.recv()
+            answer: Answer = self._pipe.recv()
         except (EOFError, ConnectionResetError):
             raise StageFailed("a worker has died; out of memory? The study goes on at the next run") from None
-        if isinstance(answer, str):
-            raise BadInput(answer)
-        return None if answer is None else float(answer)
+        return answer
 
-    def proceed(self, go_on: bool) -> None:
-        """Let the trial run its next epoch, or end here."""
-        self._pipe.send(go_on)
+    def proceed(self) -> None:
+        """As Worker's."""
+        self._pipe.send(None)
 
     def stop(self) -> None:
-        """End the process."""
+        """As Worker's."""
         self._process.terminate()
         self._process.join()
 
 
 @contextmanager
-def workers(count: int, task: Task) -> Iterator[list[Worker]]:
-    """`count` workers for the length of the block."""
+def local_workers(count: int, task: Task) -> Iterator[list[Worker]]:
+    """`count` processes on this machine, for the length of the block."""
     crew: list[Worker] = []
     try:
-        crew.extend(Worker(task) for _ in range(count))
+        crew.extend(LocalWorker(task) for _ in range(count))
         yield crew
     finally:
         for worker in crew:
             worker.stop()
 
 
-class _Ended(Exception):
-    """The search has ended this trial."""
-
-
 def _serve(task: Task, pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search; it stops its workers
-    keep_memory()
-    torch.set_num_threads(1)
-    deterministic()
-    dataset = open_dataset(task.data)
-    subset = _subset(dataset.train, task.train_fraction, task.seed)
-
-    def after_epoch(row: Epoch) -> None:
-        pipe.send(row.val_accuracy)
-        if not pipe.recv():
-            raise _Ended
-
+    trainer = Trainer(task)
     while True:
         try:
-            params: TrainParams = pipe.recv()
+            params = pipe.recv()
         except EOFError:  # the search is gone
             return
-        try:
-            _run(params, task, dataset, subset, after_epoch)
-        except _Ended:
-            pass
-        except StageFailed:
-            pipe.send(None)
-        except BadInput as error:
-            pipe.send(str(error))
-
-
-def _run(params: TrainParams, task: Task, dataset: Dataset, subset: Split, after_epoch: Any) -> None:
-    params = params.model_copy(update={"epochs": task.epochs, "early_stopping": 0})
-    torch.manual_seed(params.seed)
-    model = build(spec_of(params, dataset))
-    begin(model, task.weights)
-    fit(
-        model,
-        recipe_of(params),
-        subset,
-        dataset.val,
-        BatchAugment(task.policy, params.augment_strength),
-        len(dataset.classes),
-        World(0, 1, torch.device("cpu")),
-        on_epoch=after_epoch,
-    )
+        pipe.send(trainer.answer(params))
 
 
 def _subset(train: Split, fraction: float, seed: int) -> Split:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -149,6 +150,38 @@ def test_train_and_prune_learn_when_torchrun_starts_two_ranks(digits: Path, tmp_
     assert pruned["val_accuracy"] > 0.7
     assert metrics(folder, "train")["threads"] == 1
     assert float(str(metrics(folder, "train")["val_accuracy"])) > 0.7
+
+
+def test_weights_are_those_of_the_unbroken_run_when_a_rank_is_killed(digits: Path, tmp_path: Path) -> None:
+    whole = make_project(tmp_path / "whole", digits, tune={"trials": 0}, train={"epochs": 6})
+    repro(whole, "train", PET_NPROC_PER_NODE="2")
+    broken = tmp_path / "broken"
+    shutil.copytree(whole, broken)
+    shutil.rmtree(broken / "data/train")
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", "--force", "train"]
+    environment = {
+        "PET_NPROC_PER_NODE": "2",
+        "PET_MAX_RESTARTS": "3",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
+    process = subprocess.Popen(
+        command,
+        cwd=broken,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert any(line.startswith("train 3/6") for line in process.stdout)
+    ranks = [p for p in psutil.Process(process.pid).children(recursive=True) if "RANK" in p.environ()]
+    assert len(ranks) == 2
+    ranks[1].kill()
+    said = process.stdout.read()
+    assert process.wait() == 0, said
+    assert "train 6/6" in said
+    for name in ("model.safetensors", "history.csv"):
+        assert _digest(broken / "data/train" / name) == _digest(whole / "data/train" / name)
 
 
 def test_train_is_refused_in_one_line_when_two_ranks_do_not_divide_the_batch(

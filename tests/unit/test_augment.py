@@ -21,6 +21,8 @@ EVERYTHING = {
     "contrast": 0.3,
     "saturation": 0.2,
     "hue": 0.1,
+    "randaugment": 2,
+    "trivialaugment": True,
     "erase": 0.5,
     "mixup": 0.4,
     "cutmix": 1.0,
@@ -78,6 +80,13 @@ def test_policy_leaves_nothing_out_when_the_images_are_coloured() -> None:
     assert policy["operations"]["affine"] == {"rotate": 10.0, "scale": 0.0, "translate": 0.0}
 
 
+def test_policy_holds_randaugment_with_its_magnitude_when_it_is_on() -> None:
+    policy = resolve(GREY, randaugment=3, randaugment_magnitude=0.4, trivialaugment=True)
+    assert policy["operations"]["randaugment"] == {"operations": 3, "magnitude": 0.4}
+    assert policy["operations"]["trivialaugment"] == {"magnitude": 1.0}
+    assert not {"randaugment", "trivialaugment"} & set(resolve(GREY)["operations"])
+
+
 def test_policy_is_empty_when_everything_is_off() -> None:
     policy = resolve(GREY, flip_horizontal=False, crop=0)
     assert (policy["operations"], policy["left_out"]) == ({}, {})
@@ -103,7 +112,7 @@ def test_augment_writes_policy_metrics_and_a_sheet_with_a_row_an_operation_when_
     policy = json.loads((out / "policy.json").read_text(encoding="utf-8"))
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     left_out = 2 if shape[2] == 1 else 0
-    assert metrics == {"operations": 11 - left_out, "left_out": left_out}
+    assert metrics == {"operations": 13 - left_out, "left_out": left_out}
     assert len(policy["operations"]) == metrics["operations"]
     with Image.open(out / "contact_sheet.png") as sheet:
         width, height = sheet.size

@@ -15,7 +15,7 @@ from PIL import Image
 
 from flows import describe
 from flows.predict import predict
-from tasks.core.params import Pipeline
+from tasks.core.params_file import Pipeline
 from tests.builders import rows_model
 from tests.integration.toy import ROOT, environment, modelpress
 

@@ -1,6 +1,9 @@
 """The training loop: it learns, repeats itself to the bit, resumes, and says when it cannot go on."""
 
 import copy
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from tasks.core.models import sparsity
 from tasks.core.optimizing import SCHEDULES, Recipe, lr_factor
 from tasks.core.transforms import BatchAugment
 
+ROOT = Path(__file__).parents[2]
 ALONE = World(0, 1, torch.device("cpu"))
 POLICY: dict[str, Any] = {
     "image_shape": [16, 16, 1],
@@ -86,9 +90,28 @@ def test_fit_ends_with_the_same_weights_when_it_was_cut_off_and_resumed(tmp_path
     whole, broken, resumed = network(), network(), network(seed=9)
     history = train(whole)
     with pytest.raises(Killed):
-        train(broken, checkpoint=tmp_path / "c.pt", on_epoch=kill)
-    assert train(resumed, checkpoint=tmp_path / "c.pt") == history
+        train(broken, checkpoint=tmp_path / "kept", on_epoch=kill)
+    assert train(resumed, checkpoint=tmp_path / "kept") == history
     assert same(whole, resumed)
+
+
+@pytest.mark.parametrize(("damaged", "epochs"), [(1, [3]), (2, [1, 2, 3])])
+def test_fit_goes_on_from_an_older_checkpoint_when_the_newest_are_damaged(
+    damaged: int, epochs: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, resumed = network(), network()
+    train(whole, checkpoint=tmp_path)
+    newest = sorted(tmp_path.iterdir())
+    assert [path.name for path in newest] == ["epoch-000002.ckpt", "epoch-000003.ckpt"]
+    for path in newest[-damaged:]:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    run: list[int] = []
+    train(resumed, checkpoint=tmp_path, on_epoch=lambda row: run.append(row.epoch))
+    assert run == epochs
+    assert same(whole, resumed)
+    assert capsys.readouterr().out.count("is damaged; going on from an older checkpoint") == damaged
 
 
 def test_fit_stops_early_when_the_validation_loss_no_longer_falls() -> None:
@@ -111,7 +134,9 @@ def test_fit_follows_the_teacher_when_it_has_all_the_weight() -> None:
 
 
 def test_fit_stops_in_one_line_when_the_loss_is_not_finite() -> None:
-    with pytest.raises(StageFailed, match=r"the loss is (nan|inf) in epoch \d: lower lr \(1e\+30\)"):
+    with pytest.raises(
+        StageFailed, match=r"training has diverged in step \d+ of epoch \d: lower lr \(1e\+30\)"
+    ):
         train(network(), replace(RECIPE, lr=1e30, warmup_epochs=0))
 
 
@@ -232,3 +257,36 @@ def test_statistics_of_batch_norm_fit_the_averaged_weights_when_training_ends() 
     again = copy.deepcopy(model)
     recalibrate(again, TRAIN, POLICY["channel_mean"], POLICY["channel_std"])
     assert same(model, again)
+
+
+OUT_OF_MEMORY = """
+import resource
+import numpy as np
+import psutil
+import torch
+from tasks.core.data import Split
+from tasks.core.dist import World
+from tasks.core.engine import fit
+from tasks.core.architectures import Spec, build
+from tasks.core.optimizing import Recipe
+from tasks.core.transforms import BatchAugment
+
+images = np.zeros((1024, 64, 64, 1), np.uint8)
+data = Split(images, np.arange(1024) % 2)
+policy = {"channel_mean": [0.3], "channel_std": [0.3], "operations": {}}
+model = build(Spec("resnet_small", 32, 0.0, (64, 64, 1), 2))
+limit = psutil.Process().memory_info().vms + 1_500_000_000
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+fit(model, Recipe(epochs=1, batch_size=1024, lr=0.1), data, data, BatchAugment(policy), 2, World(0, 1, torch.device("cpu")))
+"""
+
+
+@pytest.mark.slow
+def test_fit_says_how_many_images_fit_when_memory_does_not_suffice() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    found = re.search(r"StageFailed: out of memory with 1024 images at once: (\d+) fit; multiply train", last)
+    assert found, done.stderr
+    assert int(found[1]) in (32, 64, 128, 256, 512)

@@ -22,12 +22,14 @@ from PIL import Image
 
 from tasks.core.candidates import DENSE
 from tasks.core.channels import IS_OUTPUT
-from tasks.core.charts import Axis, Dot, Line, interval, lines, scatter
+from tasks.core.charts import Dot, Line, interval, lines, scatter
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.page import count, milliseconds, p_value, percent, points, short, size, times
 from tasks.core.params import ReportParams, SelectParams
 from tasks.core.pictures import LARGEST, image_uri
+from tasks.core.search_charts import Coordinate, Track, coordinates
 from tasks.core.sections import headline, learning
+from tasks.core.svg import Axis
 from tasks.report import report
 from tasks.select import select
 from tests.builders import CANDIDATES, Folders, Made, build
@@ -310,6 +312,8 @@ def test_axis_counts_in_whole_numbers_when_counting(numbers: list[float]) -> Non
 def test_charts_are_well_formed_and_finite_when_data_are_meagre() -> None:
     dot = Dot(0.1, 90, 90, 90, "a<b>&", "selected")
     charts = [
+        coordinates([Coordinate("<lr>", "0", "1")], [Track([0.5, None], "a<b>&", 1)], "m", "a<b>&"),
+        coordinates([Coordinate("<lr>", "0", "1")], [Track([0.5, None], "a<b>&", 1)], "six", "trials"),
         scatter([dot], [(0.1, 90)], 89, "x", "y", "one", "one <dot>"),
         lines([Line("a", [(1, 90)], 1)], "x", "y", "two", "one point"),
         lines([Line("a", [(1, 90), (2, float("nan"))], 1)], "x", "y", "three", "a gap"),
@@ -320,7 +324,7 @@ def test_charts_are_well_formed_and_finite_when_data_are_meagre() -> None:
         root = ElementTree.fromstring(str(chart))
         assert root.get("role") == "img"
         assert "nan" not in chart and "inf" not in chart
-    assert "a&lt;b&gt;&amp;" in charts[0]
+    assert "a&lt;b&gt;&amp;" in charts[0] and "a&lt;b&gt;&amp;" in charts[1]
 
 
 def test_picture_is_reduced_when_large() -> None:

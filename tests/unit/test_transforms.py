@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as reference
 
-from tasks.core import transforms
-from tasks.core.transforms import BatchAugment, affine, mirror, normalize, pixel_scale, shift
+from tasks.core import colours
+from tasks.core.geometry import affine, mirror, shift
+from tasks.core.transforms import BatchAugment, normalize, pixel_scale
 
 N, SIDE, CLASSES = 16, 20, 3
 OPERATIONS: dict[str, dict[str, float]] = {
@@ -24,6 +25,8 @@ OPERATIONS: dict[str, dict[str, float]] = {
     "contrast": {"range": 0.5},
     "saturation": {"range": 0.5},
     "hue": {"range": 0.2},
+    "randaugment": {"operations": 3, "magnitude": 0.5},
+    "trivialaugment": {"magnitude": 1.0},
     "erase": {"probability": 1.0},
     "mixup": {"alpha": 1.0},
     "cutmix": {"alpha": 1.0},
@@ -178,7 +181,7 @@ def test_colour_equals_torchvisions_when_the_factor_is_the_same(
 ) -> None:
     if channels == 1 and name == "saturation":
         pytest.skip("grey images have none")
-    change: Callable[[Tensor, Tensor], Tensor] = getattr(transforms, name)
+    change: Callable[[Tensor, Tensor], Tensor] = getattr(colours, name)
     x_NCHW = levels(images(channels))
     wanted = getattr(reference, f"adjust_{name}")(x_NCHW / 255, factor) * 255
     assert (change(x_NCHW, torch.full((N,), factor)) - wanted).abs().max() < 0.05
@@ -190,14 +193,14 @@ def test_hue_equals_torchvisions_when_the_turn_is_the_same(turn: float) -> None:
     x_NHWC[0, ..., 1:] = x_NHWC[0, ..., :1]  # grey, where hue is not defined
     x_NCHW = levels(x_NHWC)
     wanted = reference.adjust_hue(x_NCHW / 255, turn) * 255
-    found = transforms.hue(x_NCHW, torch.full((N,), turn))
+    found = colours.hue(x_NCHW, torch.full((N,), turn))
     assert (found - wanted).abs().max() < 0.05
     assert torch.equal(found[0], x_NCHW[0])
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
 def test_colour_takes_each_images_own_factor_when_factors_differ(name: str) -> None:
-    change: Callable[[Tensor, Tensor], Tensor] = getattr(transforms, name)
+    change: Callable[[Tensor, Tensor], Tensor] = getattr(colours, name)
     x_NCHW, factor_N = levels(images(3)), torch.linspace(0.1, 0.45, N)
     together = change(x_NCHW, factor_N)
     alone = [change(x_NCHW[i : i + 1], factor_N[i : i + 1])[0] for i in range(N)]
@@ -225,7 +228,7 @@ def test_operation_changes_images_each_by_its_own_draw_when_it_is_on(name: str, 
     assert torch.allclose(targets_NK.sum(1), torch.ones(N))
 
 
-@pytest.mark.parametrize("name", ["flip_horizontal", "crop", "affine", "brightness", "contrast", "hue"])
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in ("erase", "mixup", "cutmix")])
 def test_pixels_stay_within_black_and_white_when_changed_at_full_strength(name: str) -> None:
     x_NCHW, _ = apply(images(3), {name: OPERATIONS[name]}, strength=2.0)
     zero, scale = pixel_scale(MEAN, STD)

@@ -1,0 +1,122 @@
+"""Training on two hosts: network namespaces with addresses of their own, joined by a cable that a test can pull."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.project import make_project, repro
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("ip") is None, reason="makes network namespaces: needs root"
+    ),
+]
+HOSTS = {"mp-one": "10.77.0.1", "mp-two": "10.77.0.2"}
+PORT = 29511
+NOTICED_S = 75  # gloo's 30 s, and what torchrun takes to end its workers
+INPUTS = ["--data", "data/ingest", "--policy", "data/augment/policy.json", "--weights", "data/start"]
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+def cable(state: str) -> None:
+    ip("-n", "mp-one", "link", "set", "mp-a", state)
+
+
+@pytest.fixture
+def hosts() -> Iterator[None]:
+    ip("link", "add", "mp-a", "type", "veth", "peer", "name", "mp-b")
+    try:
+        for (host, address), end in zip(HOSTS.items(), ("mp-a", "mp-b"), strict=True):
+            ip("netns", "add", host)
+            ip("link", "set", end, "netns", host)
+            ip("-n", host, "addr", "add", f"{address}/24", "dev", end)
+            ip("-n", host, "link", "set", end, "up")
+            ip("-n", host, "link", "set", "lo", "up")
+        yield
+    finally:
+        for host in HOSTS:
+            subprocess.run(["ip", "netns", "del", host], check=False)
+
+
+@contextmanager
+def training(folders: dict[str, Path], epochs: int) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """torchrun on each host, in a checkout of its own; killed in the end."""
+    running: dict[str, subprocess.Popen[str]] = {}
+    try:
+        for rank, (host, address) in enumerate(HOSTS.items()):
+            command = ["ip", "netns", "exec", host, "torchrun", "--nnodes=2", "--nproc-per-node=1"]
+            command += [
+                "--rdzv-backend=c10d",
+                f"--rdzv-endpoint={HOSTS['mp-one']}:{PORT}",
+                f"--local-addr={address}",
+            ]
+            command += [f"--rdzv-conf=is_host={1 - rank},join_timeout=60", "-m", "tasks.train", *INPUTS]
+            command += ["--checkpoints", ".modelpress/train", "--out", "data/train"]
+            running[host] = subprocess.Popen(
+                command,
+                cwd=folders[host],
+                env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        yield running
+    finally:
+        for process in running.values():
+            kill(process)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """With the workers, which are sessions of their own."""
+    import psutil
+
+    if process.poll() is None:
+        for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            child.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_training_fails_in_one_line_and_goes_on_when_a_host_is_cut_off(
+    hosts: None, digits: Path, tmp_path: Path
+) -> None:
+    prepared = make_project(
+        tmp_path / "prepared", digits, tune={"trials": 0}, train={"epochs": 40, "batch_size": 64}
+    )
+    repro(prepared, "ingest", "augment", "start")
+    folders = {host: tmp_path / host for host in HOSTS}
+    for folder in folders.values():
+        shutil.copytree(prepared, folder)
+    with training(folders, 40) as running:
+        one = running["mp-one"]
+        assert one.stdout is not None
+        assert any(line.startswith("train 3/40") for line in one.stdout)
+        cable("down")
+        cut = time.monotonic()
+        said = one.communicate(timeout=NOTICED_S)[0]
+        assert time.monotonic() - cut < NOTICED_S
+        assert one.returncode != 0
+    ours = [line for line in said.splitlines() if line.startswith("train: ")]
+    assert len(ours) == 1
+    assert "rank 0 of 2: another rank is gone, or has not answered for 30 s" in ours[0]
+    cable("up")
+    with training(folders, 40) as running:
+        one = running["mp-one"]
+        said = one.communicate(timeout=240)[0]
+        assert one.returncode == 0, said
+    first = next(line for line in said.splitlines() if line.startswith("train "))
+    assert int(first.split()[1].split("/")[0]) >= 4, "from the last checkpoint"
+    assert (folders["mp-one"] / "data/train/model.safetensors").exists()
