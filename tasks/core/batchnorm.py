@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch import Tensor, distributed, nn
+from torch.distributed._functional_collectives import all_reduce
 
 from tasks.core.batches import EVAL_BATCH, sample
 from tasks.core.data import Split
@@ -74,17 +74,22 @@ class SharedBatchNorm(nn.BatchNorm2d):
         """y_NCHW: x_NCHW, normalised by the mean and the variance of all ranks' parts."""
         if not self.training:
             return super().forward(x_NCHW)
-        mean_C = self._over_ranks(x_NCHW.float().mean((0, 2, 3)))
+        own_variance_C, own_mean_C = torch.var_mean(x_NCHW.float(), (0, 2, 3), correction=0)
+        # One message a layer: what they wait for is each other, not the bytes.
+        own_2C = torch.stack([own_mean_C, own_variance_C + own_mean_C.square()])
+        mean_C, spread_C = self._over_ranks(own_2C).unbind()
+        variance_C = (spread_C - mean_C.square()).clamp(min=0)
         centred_NCHW = x_NCHW - mean_C[:, None, None]
-        variance_C = self._over_ranks(centred_NCHW.float().square().mean((0, 2, 3)))
         self._remember(mean_C.detach(), variance_C.detach(), x_NCHW.numel() // len(mean_C) * self.ranks)
         factor_C = torch.rsqrt(variance_C + self.eps) * self.weight
         return centred_NCHW * factor_C[:, None, None] + self.bias[:, None, None]
 
-    def _over_ranks(self, mean_C: Tensor) -> Tensor:
-        """The mean of every rank's mean; gradients go back to all of them."""
-        total_C: Tensor = all_reduce(mean_C)  # type: ignore[no-untyped-call]
-        return total_C / self.ranks
+    def _over_ranks(self, mean_2C: Tensor) -> Tensor:
+        """The mean of every rank's means; gradients go back to all of them."""
+        everyone = distributed.group.WORLD
+        assert everyone is not None, "the ranks have joined"
+        total_2C: Tensor = all_reduce(mean_2C, "sum", everyone)
+        return total_2C / self.ranks
 
     @torch.no_grad()
     def _remember(self, mean_C: Tensor, variance_C: Tensor, count: int) -> None:

@@ -192,7 +192,7 @@ def predict(model: nn.Module, split: Split, mean: list[float], std: list[float])
 
 
 def _parallel(model: nn.Module, world: World) -> nn.Module:
-    return DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else model
+    return DistributedDataParallel(model, forward_sync_buffers=False) if world.size > 1 else model
 
 
 def _let_learn(model: nn.Module, recipe: Recipe, epoch: int) -> bool:
