@@ -23,8 +23,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as peer
 
-from tasks.augment import resolve_policy
 from tasks.core.params import AugmentParams
+from tasks.core.policy import resolve_policy
 from tasks.core.transforms import BatchAugment
 
 Images = npt.NDArray[np.uint8]

@@ -17,6 +17,7 @@ from tasks.core.errors import BadInput, StageFailed
 
 FASHION_MNIST = Path("data/raw/fashion-mnist")
 SELECT, REPORT = Path("data/select"), Path("data/report/report.html")
+EFFECTS = Path("data/ablate/effects.csv")
 # As dvc.yaml has them for stage tune.
 TUNE_WORKER = [
     "--data",
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--timeout", type=float, default=0, metavar="SECONDS", help="end a stage that takes longer"
     )
+    add("ablate", _ablate, "what each technique gives on your data: every one on and off, at equal budget")
     worker = add("tune-worker", _tune_worker, "run trials of a search that another host leads")
     worker.add_argument(
         "--parallel", type=_count, default=0, metavar="N", help="trials side by side (default: tune.parallel)"
@@ -188,6 +190,22 @@ def _check_source(source: str) -> None:
         else "modelpress init PATH sets it"
     )
     raise BadInput(f"params.yaml: ingest.source: {source}: no such file or folder; {hint}")
+
+
+def _ablate(args: argparse.Namespace) -> None:
+    from flows import local
+
+    root = _enter()
+    from tasks.core.params_file import load_pipeline
+
+    _check_source(load_pipeline(Path("params.yaml")).ingest.source)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    done = local.ablate(root)
+    from flows import terminal
+
+    print()
+    terminal.print_effects(EFFECTS)
+    print(f"page: {done.message}")
 
 
 def _tune_worker(args: argparse.Namespace) -> None:

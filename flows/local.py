@@ -54,7 +54,7 @@ def run(root: Path, *, force: bool, retries: int, timeout_s: float, watch: bool)
         prepared.start_tracking(force)
         try:
             with Display(prepared.plan, watch), _heartbeats(server is None):
-                state = _call(pipeline, force=force, retries=retries, timeout_s=timeout_s)
+                state = _call(pipeline.modelpress, force=force, retries=retries, timeout_s=timeout_s)
         finally:
             prepared.tracker.end(False)  # in case the flow did not come to do it
         run_id = state.state_details.flow_run_id
@@ -64,6 +64,25 @@ def run(root: Path, *, force: bool, retries: int, timeout_s: float, watch: bool)
         if isinstance(result, BaseException):
             raise result
         return Done(state.message, f"{_ui()}/runs/flow-run/{run_id}")
+
+
+def ablate(root: Path) -> Done:
+    """Run the flow `ablate` in this process; as `run`."""
+    with only_run(root), services.prefect() as server:
+        print(f"watch this run at {_ui()}", flush=True)
+        from flows import ablate as flow
+
+        if server is not None:
+            server.wait_until_up()
+        with _heartbeats(server is None):
+            state = _call(flow.ablate)
+        run_id = state.state_details.flow_run_id
+        if server is not None:
+            _wait_until_recorded(run_id, 1)
+        result = state.result(raise_on_failure=False)
+        if isinstance(result, BaseException):
+            raise result
+        return Done(f"{result / 'effects.html'}", f"{_ui()}/runs/flow-run/{run_id}")
 
 
 def _ui() -> str:
@@ -79,12 +98,12 @@ def _heartbeats(wanted: bool) -> AbstractContextManager[Any]:
     return nullcontext() if wanted else temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
 
 
-def _call(pipeline: Any, **options: Any) -> Any:
+def _call(flow: Any, **options: Any) -> Any:
     import httpx
     from prefect.exceptions import PrefectException
 
     try:
-        return pipeline.modelpress(return_state=True, **options)
+        return flow(return_state=True, **options)
     except (httpx.HTTPError, PrefectException) as error:
         raise StageFailed(f"Prefect: {type(error).__name__}: {' '.join(str(error).split())}") from None
 

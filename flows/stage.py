@@ -88,13 +88,35 @@ def reproduce(
         Killed: it was ended by a signal.
         StageFailed: it failed in another way, or took longer than `timeout_s`; its last lines.
     """
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
+    words = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
     if force:
-        command.append("--force")
+        words.append("--force")
     outcome: Outcome = "ran"
+
+    def read(line: str) -> None:
+        nonlocal outcome
+        if _UNCHANGED.match(line):
+            outcome = "unchanged"
+        elif _RESTORED.match(line):
+            outcome = "restored"
+        on_line(line)
+
+    command(name, words, children, read, timeout_s=timeout_s)
+    return outcome
+
+
+def command(
+    name: str,
+    words: list[str],
+    children: Children,
+    on_line: Callable[[str], None],
+    *,
+    timeout_s: float = 0.0,
+) -> None:
+    """Run a stage, or DVC for it, in a child process. Parameters and exceptions are those of `reproduce`."""
     tail: deque[str] = deque(maxlen=_TAIL)
     late = threading.Event()
-    with children.start(command, {**os.environ, "PYTHONUNBUFFERED": "1"}) as child:
+    with children.start(words, {**os.environ, "PYTHONUNBUFFERED": "1"}) as child:
 
         def give_up() -> None:
             late.set()
@@ -106,14 +128,9 @@ def reproduce(
             timer.start()
         try:
             for line in child.lines():
-                if _HINTS.match(line):
-                    continue
-                if _UNCHANGED.match(line):
-                    outcome = "unchanged"
-                elif _RESTORED.match(line):
-                    outcome = "restored"
-                tail.append(line)
-                on_line(line)
+                if not _HINTS.match(line):
+                    tail.append(line)
+                    on_line(line)
             code = child.wait()
         finally:
             timer.cancel()
@@ -123,11 +140,10 @@ def reproduce(
     if late.is_set():
         raise StageFailed(f"{name} took longer than {timeout_s:g} s and was ended")
     if code:
-        raise _failure(name, code, list(tail))
-    return outcome
+        raise _failure(name, code, list(tail), by_dvc="dvc" in words)
 
 
-def _failure(name: str, code: int, tail: list[str]) -> Exception:
+def _failure(name: str, code: int, tail: list[str], by_dvc: bool) -> Exception:
     reported = [int(m[1]) for line in tail if line.startswith("ERROR") and (m := _EXITED.search(line))]
     ranks = [int(m[1]) for line in tail if (m := _RANK_EXITED.search(line))]
     status = (ranks or reported or [code])[-1]
@@ -136,7 +152,7 @@ def _failure(name: str, code: int, tail: list[str]) -> Exception:
     ]
     # A stage that foresaw its failure says so in a line that begins with its name.
     said = [line for line in output if line.startswith(f"{name.partition('@')[0]}: ")] or output
-    if status == 2 and reported and said:
+    if status == 2 and (reported or not by_dvc) and said:
         return BadInput(said[-1])
     last = f": {said[-1]}" if said else ""
     lines = "\n".join(tail)

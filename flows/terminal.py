@@ -71,6 +71,37 @@ def _candidate(row: Mapping[str, str]) -> list[str]:
     ]
 
 
+def print_effects(path: Path) -> None:
+    """The table that stage effects wrote, the largest effects first."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: (row["kind"], -float(row["points"])))
+    heads = [
+        "technique",
+        "measured",
+        "verdict",
+        "beside accuracy",
+        "points",
+        "95 % interval",
+        "with it",
+        "without it",
+    ]
+    table(heads, [_effect(row) for row in rows], right=4)
+
+
+def _effect(row: Mapping[str, str]) -> list[str]:
+    points, low, high = (f"{float(row[key]):+.2f}" for key in ("points", "low", "high"))
+    accuracies = [f"{float(row[key]):.2%}" for key in ("having", "lacking")]
+    return [
+        row["technique"],
+        row["kind"],
+        row["verdict"],
+        row["note"],
+        points,
+        f"{low} to {high}",
+        *accuracies,
+    ]
+
+
 def selected(metrics: Mapping[str, Any]) -> str:
     """metrics.json of select, in a sentence or two."""
     low, high = metrics["drop_points_ci95"]

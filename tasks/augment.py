@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tasks.core.cli import main
 from tasks.core.data import Split, open_dataset
-from tasks.core.errors import BadInput
 from tasks.core.files import write_json
 from tasks.core.params import AugmentParams
+from tasks.core.policy import resolve_policy
 from tasks.core.transforms import BatchAugment, pixel_scale
 
 COLUMNS = 8
@@ -26,7 +26,6 @@ TILE = 112  # pixels, about the longer side of a picture on the sheet
 GAP, LINE = 6, 17
 LABEL_WIDTH = 140
 INK, FAINT, PAPER = "#1b1b1b", "#6b6b6b", "#ffffff"
-COLOUR_ONLY = ("saturation", "hue")
 
 Row = tuple[str, list[str], npt.NDArray[np.uint8]]  # label, notes, images_NHWC
 
@@ -47,62 +46,6 @@ def augment(params: AugmentParams, data: Path, out: Path) -> None:
     write_json(
         out / "metrics.json", {"operations": len(policy["operations"]), "left_out": len(policy["left_out"])}
     )
-
-
-def resolve_policy(
-    params: AugmentParams,
-    image_shape: tuple[int, int, int],
-    channel_mean: list[float],
-    channel_std: list[float],
-) -> dict[str, Any]:
-    """What BatchAugment applies: the operations that are on and suit images of `image_shape` (H, W, C).
-
-    Ranges are those at strength 1, to either side. What was asked for but has no effect on such
-    images stands in `left_out`, with the reason.
-
-    Raises:
-        BadInput: the crop is larger than a quarter of the shorter side.
-    """
-    height, width, channels = image_shape
-    most = min(height, width) // 4
-    if params.crop > most:
-        raise BadInput(
-            f"augment.crop ({params.crop}) is more than a quarter of the side of images of "
-            f"{height} x {width} pixels: set at most {most}"
-        )
-    asked = _operations(params)
-    left_out = {name: "the images are grey" for name in COLOUR_ONLY if name in asked and channels == 1}
-    return {
-        "image_shape": list(image_shape),
-        "channel_mean": channel_mean,
-        "channel_std": channel_std,
-        "operations": {name: ranges for name, ranges in asked.items() if name not in left_out},
-        "left_out": left_out,
-        "seed": params.seed,
-    }
-
-
-def _operations(params: AugmentParams) -> dict[str, dict[str, float]]:
-    """Every operation that is on, in the order in which the sheet shows them."""
-    every: dict[str, dict[str, float]] = {
-        "flip_horizontal": {"probability": 0.5 * params.flip_horizontal},
-        "flip_vertical": {"probability": 0.5 * params.flip_vertical},
-        "crop": {"pixels": params.crop},
-        "affine": {"rotate": params.rotate, "scale": params.scale, "translate": params.translate},
-        "brightness": {"range": params.brightness},
-        "contrast": {"range": params.contrast},
-        "saturation": {"range": params.saturation},
-        "hue": {"range": params.hue},
-        "randaugment": {
-            "operations": params.randaugment,
-            "magnitude": params.randaugment_magnitude * (params.randaugment > 0),
-        },
-        "trivialaugment": {"magnitude": float(params.trivialaugment)},
-        "erase": {"probability": params.erase},
-        "mixup": {"alpha": params.mixup},
-        "cutmix": {"alpha": params.cutmix},
-    }
-    return {name: ranges for name, ranges in every.items() if any(ranges.values())}
 
 
 # ---- the contact sheet

@@ -37,6 +37,7 @@ class Spec:
     image_shape: tuple[int, int, int]  # H, W, C
     num_classes: int
     stochastic_depth: float | None = None
+    batch_norm: bool = True
 
     @property
     def small(self) -> bool:
@@ -67,16 +68,17 @@ def build(spec: Spec) -> nn.Module:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2015, arXiv:1512.03385)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, dropped: float) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, dropped: float, batch_norm: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        bias = not batch_norm
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=bias)
+        self.bn1 = _norm(outputs, batch_norm)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=bias)
+        self.bn2 = _norm(outputs, batch_norm)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+                nn.Conv2d(inputs, outputs, 1, stride, bias=bias), _norm(outputs, batch_norm)
             )
         self.dropped = dropped
 
@@ -86,6 +88,10 @@ class BasicBlock(nn.Module):
         if self.training and self.dropped:
             y = _drop_samples(y, self.dropped)
         return F.relu(y + self.shortcut(x_NCHW))
+
+
+def _norm(channels: int, batch_norm: bool) -> nn.Module:
+    return nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
 
 
 def _drop_samples(x_NCHW: Tensor, probability: float) -> Tensor:
@@ -105,13 +111,14 @@ class SmallResNet(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         width, dropped = spec.width, spec.stochastic_depth or 0.0
+        norm = spec.batch_norm
         self.stem = nn.Sequential(
-            nn.Conv2d(spec.image_shape[2], width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+            nn.Conv2d(spec.image_shape[2], width, 3, 2, 1, bias=not norm), _norm(width, norm), nn.ReLU()
         )
         self.blocks = nn.Sequential(
-            BasicBlock(width, width, 1, dropped / 3),
-            BasicBlock(width, 2 * width, 2, dropped * 2 / 3),
-            BasicBlock(2 * width, 4 * width, 2, dropped),
+            BasicBlock(width, width, 1, dropped / 3, norm),
+            BasicBlock(width, 2 * width, 2, dropped * 2 / 3, norm),
+            BasicBlock(2 * width, 4 * width, 2, dropped, norm),
         )
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(4 * width, spec.num_classes)

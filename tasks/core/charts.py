@@ -34,6 +34,7 @@ from tasks.core.svg import (
 
 CHARACTER = 7.4  # a generous width of one, to keep labels apart
 SERIES = 6
+FOREST_WIDTH, FOREST_LEFT, ROW = 880, 190, 22
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
@@ -138,6 +139,28 @@ def interval(value: float, low: float, high: float, bar: float, name: str, summa
         text_at(svg, min(max(at, half), width - half), 46, text, "tick", "middle")
     element(svg, "line", "whisker", x1=axis.at(low), x2=axis.at(high), y1=line, y2=line)
     element(svg, "circle", "dot selected", cx=axis.at(value), cy=line, r=6)
+    return markup(svg)
+
+
+def forest(rows: Sequence[tuple[str, float, float, float]], x_title: str, name: str, summary: str) -> Markup:
+    """Each row's label, and its value as a dot on its interval, against zero."""
+    height = TOP + ROW * len(rows) + BOTTOM
+    svg = chart(name, summary, FOREST_WIDTH, height)
+    x = Axis.over([v for _, *values in rows for v in (*values, 0.0)], FOREST_LEFT, FOREST_WIDTH - RIGHT)
+    foot = TOP + ROW * len(rows)
+    for at, text in x.ticks():
+        element(svg, "line", "grid", x1=at, x2=at, y1=TOP, y2=foot)
+        text_at(svg, at, foot + 18, text, "tick", "middle")
+    zero = x.at(0.0)
+    element(svg, "line", "zero", x1=zero, x2=zero, y1=TOP, y2=foot)
+    for i, (label, value, low, high) in enumerate(rows):
+        y = TOP + ROW * (i + 0.5)
+        told = low > 0 or high < 0
+        text_at(svg, FOREST_LEFT - 10, y + 4.5, label, "strong" if told else "tick", "end")
+        element(svg, "line", "whisker", x1=x.at(low), x2=x.at(high), y1=y, y2=y)
+        dot = element(svg, "circle", "dot selected" if told else "dot", cx=x.at(value), cy=y, r=5)
+        SubElement(dot, "title").text = f"{label}: {number_text(value, 2)}"
+    text_at(svg, (x.start + x.end) / 2, foot + 38, x_title, "axis-title", "middle")
     return markup(svg)
 
 

@@ -25,6 +25,8 @@ from tasks.core.errors import BadInput, StageFailed
 from tasks.core.files import staged
 from tasks.core.params_file import load_section
 
+LAID_OVER = "laid_over"
+
 
 def main(stage: Callable[..., None], section: str | None = None) -> None:
     """Run `stage` from sys.argv; exit with 0, 1 (it failed) or 2 (bad input), without a traceback
@@ -32,9 +34,9 @@ def main(stage: Callable[..., None], section: str | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminated)
     name = stage.__name__
     args = _parser(stage).parse_args()
-    given: dict[str, Any] = {k: v for k, v in vars(args).items() if k not in ("params", "best")}
+    given: dict[str, Any] = {k: v for k, v in vars(args).items() if k not in ("params", LAID_OVER)}
     try:
-        given["params"] = load_section(section or name, args.params, getattr(args, "best", None))
+        given["params"] = load_section(section or name, args.params, getattr(args, LAID_OVER, None))
         # Of the ranks that torchrun starts only the first writes.
         first = os.environ.get("RANK", "0") == "0"
         if "out" not in given:
@@ -69,7 +71,8 @@ def _parser(stage: Callable[..., None]) -> argparse.ArgumentParser:
             default=parameter.default if optional else None,
         )
     if stage.__name__ == "train":
-        parser.add_argument("--best", type=Path, help="best.yaml of tune, laid over the section")
+        help_ = "best.yaml of tune, laid over the section"
+        parser.add_argument("--best", dest=LAID_OVER, type=Path, help=help_)
     return parser
 
 

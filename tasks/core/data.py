@@ -16,6 +16,8 @@ import numpy.typing as npt
 from tasks.core.errors import BadInput
 from tasks.core.files import read_json
 
+FEW = 1000  # images that a part for searching holds at least, if there are so many
+
 
 @dataclass(frozen=True)
 class Split:
@@ -80,6 +82,14 @@ def balanced(labels_N: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDAr
         of_label = shuffled[labels_N[shuffled] == label]
         turn[of_label] = np.arange(len(of_label))
     return np.sort(np.argsort(turn, kind="stable")[:count])
+
+
+def subset(train: Split, fraction: float, seed: int) -> Split:
+    """The same random part of the training images for the same seed; all of them where there are few."""
+    total = len(train.labels_N)
+    count = max(min(total, FEW), round(total * fraction))
+    rows = np.sort(np.random.default_rng(seed).permutation(len(train.labels_N))[:count])
+    return Split(train.images_NHWC[rows], np.asarray(train.labels_N[rows]))
 
 
 def _open_split(folder: Path, name: str, shape: tuple[int, int, int]) -> Split:

@@ -132,6 +132,8 @@ class TrainParams(Params):
     """resnet_small, a classifier of torchvision (efficientnet_b0, convnext_tiny, …), or timm/NAME"""
     width: Annotated[int, Field(ge=8, le=256)] = 32
     """channels of resnet_small's first stage"""
+    batch_norm: bool = True
+    """in resnet_small; other networks have the norms that they have"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """of activations, where the network has dropout, else before the last layer"""
     stochastic_depth: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -304,6 +306,21 @@ class SelectParams(Params):
     """p50 of one image on one thread; none: any"""
     max_size_kb: Positive | None = None
     """of the file, in 1,000 bytes; none: any"""
+
+
+class AblateParams(Params):
+    """The budget of `modelpress ablate`, the same for every technique; no stage reads this."""
+
+    techniques: list[str] = []
+    """names, as the command lists them; none: all"""
+    epochs: Count = 4
+    """of every training"""
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """of the images for training, but at least 1,000 or all there are"""
+    seeds: Annotated[int, Field(ge=1, le=100)] = 3
+    """trainings of each variant, each with weights, order and augmentation of its own"""
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    """resamples of seeds and test images"""
 
 
 class ReportParams(Params):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tasks.core.errors import BadInput
 from tasks.core.params import (
+    AblateParams,
     AugmentParams,
     EvaluateParams,
     IngestParams,
@@ -41,6 +42,7 @@ class Pipeline(Params):
     press: PressParams = PressParams(trials=0)
     evaluate: EvaluateParams = EvaluateParams()
     select: SelectParams = SelectParams()
+    ablate: AblateParams = AblateParams()
     report: ReportParams = ReportParams()
     registry: RegistryParams = RegistryParams()
 

@@ -29,6 +29,7 @@ def spec_of(params: TrainParams, dataset: Dataset) -> Spec:
         dataset.image_shape,
         len(dataset.classes),
         params.stochastic_depth,
+        params.batch_norm,
     )
 
 

@@ -15,11 +15,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from tasks.core.architectures import build
-from tasks.core.data import Split, open_dataset
+from tasks.core.data import open_dataset, subset
 from tasks.core.dist import World, deterministic, keep_memory
 from tasks.core.engine import Epoch, epochs
 from tasks.core.errors import BadInput, StageFailed
@@ -28,8 +27,6 @@ from tasks.core.params import TrainParams
 from tasks.core.recipes import recipe_of, spec_of
 from tasks.core.transfer import begin
 from tasks.core.transforms import BatchAugment
-
-FEW = 1000  # images that a trial trains on at least, if there are so many
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Trainer:
         deterministic(warn_only=device.type == "cuda")
         self._task, self._world = task, World(0, 1, device)
         self._dataset = open_dataset(task.data)
-        self._subset = _subset(self._dataset.train, task.train_fraction, task.seed)
+        self._subset = subset(self._dataset.train, task.train_fraction, task.seed)
         self._running: Iterator[Epoch] = iter(())
         self._macs = 0
 
@@ -167,11 +164,3 @@ def _serve(task: Task, pipe: Connection) -> None:
         except EOFError:  # the search is gone
             return
         pipe.send(trainer.answer(params))
-
-
-def _subset(train: Split, fraction: float, seed: int) -> Split:
-    """The same random part of the training images for every trial; all of them where there are few."""
-    total = len(train.labels_N)
-    count = max(min(total, FEW), round(total * fraction))
-    rows = np.sort(np.random.default_rng(seed).permutation(len(train.labels_N))[:count])
-    return Split(train.images_NHWC[rows], np.asarray(train.labels_N[rows]))

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.augment import GAP, LABEL_WIDTH, TILE, augment, resolve_policy
+from tasks.augment import GAP, LABEL_WIDTH, TILE, augment
 from tasks.core.errors import BadInput
 from tasks.core.params import AugmentParams
+from tasks.core.policy import resolve_policy
 
 EVERYTHING = {
     "flip_vertical": True,

@@ -1,0 +1,93 @@
+"""`modelpress ablate` on scikit-learn's digits, as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.integration.project import make_project, run
+from tests.integration.toy import environment
+
+pytestmark = pytest.mark.slow
+MODELPRESS = str(Path(sys.executable).parent / "modelpress")
+ASKED = ["crop", "cosine schedule", "pruning", "quantization"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
+    folder = make_project(tmp_path_factory.mktemp("ablate") / "project", digits, tune={"trials": 0})
+    configure(folder, seeds=2)
+    return folder
+
+
+def configure(folder: Path, **values: object) -> None:
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params["ablate"] = {"techniques": ASKED, "epochs": 2, "train_fraction": 1.0, "bootstrap": 200, **values}
+    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def kept(folder: Path) -> dict[str, float]:
+    """The trainings that are whole, and when each was."""
+    found = (folder / ".modelpress/ablate").glob("*/*/metrics.json")
+    return {path.parent.name: path.stat().st_mtime for path in found}
+
+
+def test_ablate_goes_on_where_it_was_when_it_was_killed_and_shows_every_effect(
+    project: Path, api: dict[str, str]
+) -> None:
+    with subprocess.Popen(
+        [MODELPRESS, "ablate"], cwd=project, env=environment(**api), start_new_session=True
+    ) as first:
+        until = time.monotonic() + 150
+        while len(kept(project)) < 2:
+            assert time.monotonic() < until and first.poll() is None
+            time.sleep(0.2)
+        os.killpg(first.pid, signal.SIGKILL)
+    before = kept(project)
+    said = run(project, MODELPRESS, "ablate", **api)
+    after = kept(project)
+    assert {name: after[name] for name in before} == before, "what was trained is not trained again"
+    assert len(after) == 2 * 8
+    table = pd.read_csv(project / "data/ablate/effects.csv")
+    assert list(zip(table["technique"], table["kind"], strict=True)) == [
+        ("crop", "alone"),
+        ("crop", "in context"),
+        ("cosine schedule", "alone"),
+        ("cosine schedule", "in context"),
+        ("pruning", "on the network"),
+        ("quantization", "on the network"),
+    ]
+    assert ((table["low"] <= table["points"]) & (table["points"] <= table["high"])).all()
+    assert (table["having"] > 0.3).all()
+    notes = table.set_index(["technique", "kind"])["note"]
+    assert "times the multiply-accumulates" in notes["pruning", "on the network"]
+    assert "times smaller" in notes["quantization", "on the network"]
+    page = (project / "data/ablate/effects.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 3
+    assert "//" not in page, "it loads nothing"
+    assert "page: data/ablate/effects.html" in said
+
+
+def test_only_new_seeds_are_trained_when_more_are_asked_for(project: Path, api: dict[str, str]) -> None:
+    before = kept(project)
+    configure(project, seeds=3)
+    run(project, MODELPRESS, "ablate", **api)
+    after = kept(project)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + 8
+
+
+def test_ablate_exits_2_in_one_line_when_a_technique_is_unknown(project: Path, api: dict[str, str]) -> None:
+    configure(project, techniques=["magic"])
+    said = run(project, MODELPRESS, "ablate", code=2, **api)
+    assert "params.yaml: ablate.techniques: no technique is called magic" in said.splitlines()[-1]
+    assert "Traceback" not in said
