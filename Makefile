@@ -2,12 +2,12 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-BENCHMARKS := $(filter-out $(patsubst %,benchmarks/%.py,common compression contenders cut networks peers),$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out $(patsubst %,benchmarks/%.py,common compression contenders cut networks peers throughput),$(wildcard benchmarks/*.py))
 SITE := -c 'import site; print(site.getsitepackages()[0])'
 UV := uv -q pip compile --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	--no-header --no-emit-index-url pyproject.toml
 
-.PHONY: run test fast ui bench compression networks lock clean
+.PHONY: run test fast ui bench compression throughput networks lock clean
 
 run: .venv/run  ## obtain Fashion-MNIST and run the whole pipeline
 	modelpress fetch fashion-mnist
@@ -25,11 +25,14 @@ fast: .venv/test  ## the tests that take seconds
 ui: .venv/run  ## the Prefect and MLflow servers, on loopback
 	modelpress ui
 
-bench: .venv/test  ## every benchmark but the two below, one after another, on a quiet machine
+bench: .venv/test  ## every benchmark but the three below, one after another, on a quiet machine
 	set -e; for script in $(BENCHMARKS); do python $$script; done
 
 compression: .venv-peers/ready  ## ours against other compressors, on a quiet machine; after a run
 	.venv-peers/bin/python benchmarks/compression.py $(ARGS)
+
+throughput: .venv-peers/ready  ## training, ours against other trainers, on a quiet machine
+	.venv-peers/bin/python benchmarks/throughput.py $(ARGS)
 
 networks: .venv/test  ## every network through the whole pipeline; hours
 	python benchmarks/networks.py $(ARGS)

@@ -42,7 +42,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
     """
     dataset = open_dataset(data)
     resolved = read_json(policy)
-    with world() as ranks:
+    with world(params.deterministic) as ranks:
         begins = read_json(weights / "start.json")
         key = fingerprint(
             begins, params.model_dump(), dataset.digest, resolved, torch.__version__, ranks.size
@@ -78,6 +78,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
             "parameters": parameter_count(model),
             "sparsity": sparsity(model),
             "threads": thread_count(),
+            "deterministic": params.deterministic,
         },
     )
     shutil.rmtree(checkpoints, ignore_errors=True)

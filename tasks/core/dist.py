@@ -70,8 +70,11 @@ def keep_memory() -> None:
 
 
 @contextmanager
-def world() -> Iterator[World]:
-    """Join the other ranks for the length of the block; computing is deterministic within.
+def world(repeatable: bool = True) -> Iterator[World]:
+    """Join the other ranks for the length of the block.
+
+    Args:
+        repeatable: compute the same bits every time; else a GPU takes whichever kernel is fastest.
 
     Raises:
         StageFailed: a rank is gone.
@@ -82,7 +85,10 @@ def world() -> Iterator[World]:
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     keep_memory()
     torch.set_num_threads(thread_count())
-    deterministic(warn_only=device.type == "cuda")
+    if repeatable:
+        deterministic(warn_only=device.type == "cuda")
+    else:
+        torch.backends.cudnn.benchmark = True
     try:
         if size > 1:
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)

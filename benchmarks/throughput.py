@@ -1,0 +1,211 @@
+"""Images a second in training: ours against a plain loop, PyTorch Lightning and timm, and two ranks against one.
+
+    make throughput        # or .venv-peers/bin/python benchmarks/throughput.py [--images 12800] [--rounds 5]
+
+All train the same network (resnet_small, width 40) on the same images of Fashion-MNIST with SGD, an epoch a round, in
+turn. Ours augments whole batches and averages the weights, as the committed configuration does. The plain loop is what
+one would write first: batches cut from an array in memory, no augmentation, nothing else. Lightning and timm take their
+images from their own loaders, with flips and crops, image by image, in two workers.
+
+Two ranks on two cores against one rank with two threads: stage train under torchrun, timed from the end of its first
+epoch to the end of its last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cut
+import numpy as np
+import torch
+import yaml
+from common import interleaved, ratio, write_result
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from tasks.core.architectures import Spec, build
+from tasks.core.data import Split, open_dataset
+from tasks.core.dist import World, keep_memory
+from tasks.core.engine import epochs
+from tasks.core.files import read_json
+from tasks.core.optimizing import Recipe
+from tasks.core.transforms import BatchAugment
+
+WIDTH, BATCH, LR, MOMENTUM = 40, 128, 0.1, 0.9
+WORKERS = 2
+RANKS_TARGET = 0.85
+ROOT = Path(__file__).parents[1]
+
+
+def network(shape: tuple[int, int, int]) -> nn.Module:
+    torch.manual_seed(0)
+    return build(Spec("resnet_small", WIDTH, 0.0, shape, 10))
+
+
+def ours(task: Path) -> Callable[[], None]:
+    """The engine, without the validation that ends its epochs: a single image is validated."""
+    data = open_dataset(task / "ingest")
+    augment = BatchAugment(read_json(task / "policy.json"))
+    val = Split(data.val.images_NHWC[:1], data.val.labels_N[:1])
+    recipe = Recipe(epochs=1000, batch_size=BATCH, lr=LR, ema_decay=0.995, schedule="constant")
+    world = World(0, 1, torch.device("cpu"))
+    running = epochs(network(data.image_shape), recipe, data.train, val, augment, 10, world)
+
+    def epoch() -> None:
+        next(running)
+
+    return epoch
+
+
+def plain(task: Path) -> Callable[[], None]:
+    data = open_dataset(task / "ingest")
+    images_NCHW = torch.from_numpy(np.array(data.train.images_NHWC)).permute(0, 3, 1, 2).float() / 255
+    labels_N = torch.from_numpy(np.array(data.train.labels_N))
+    model = network(data.image_shape).to(memory_format=torch.contiguous_format)
+    optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM, nesterov=True, weight_decay=5e-4)
+    loss_of = nn.CrossEntropyLoss(label_smoothing=0.1)
+
+    def epoch() -> None:
+        model.train()
+        for rows in torch.randperm(len(labels_N)).split(BATCH)[: len(labels_N) // BATCH]:
+            optimizer.zero_grad()
+            loss_of(model(images_NCHW[rows]), labels_N[rows]).backward()
+            optimizer.step()
+
+    return epoch
+
+
+class Pictures(Dataset[tuple[Any, int]]):
+    """Images one by one, as a folder of them gives them."""
+
+    def __init__(self, split: Split, transform: Callable[[Any], Any] | None = None) -> None:
+        self.images_NHW, self.labels_N = np.array(split.images_NHWC[..., 0]), np.array(split.labels_N)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        picture = Image.fromarray(self.images_NHW[index])
+        return self.transform(picture) if self.transform else picture, int(self.labels_N[index])
+
+
+def lightning(task: Path) -> Callable[[], None]:
+    """Trainer.fit on a DataLoader with torchvision's transforms; nothing logged, saved or shown."""
+    import lightning.pytorch as pl
+
+    data = open_dataset(task / "ingest")
+
+    class Module(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.loss_of = network(data.image_shape), nn.CrossEntropyLoss(label_smoothing=0.1)
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            return self.loss_of(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), LR, MOMENTUM, nesterov=True, weight_decay=5e-4)
+
+    steps = [transforms.RandomCrop(28, padding=2), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    pictures = Pictures(data.train, transforms.Compose(steps))
+    loader = DataLoader(
+        pictures, BATCH, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
+    )
+    module = Module()
+    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+    def epoch() -> None:
+        pl.Trainer(max_epochs=1, accelerator="cpu", **off).fit(module, loader)
+
+    return epoch
+
+
+def timm(task: Path) -> Callable[[], None]:
+    """The loop of timm's train script: its loader, optimizer and loss."""
+    from timm.data import create_loader
+    from timm.loss import LabelSmoothingCrossEntropy
+    from timm.optim import create_optimizer_v2
+
+    data = open_dataset(task / "ingest")
+    loader = create_loader(
+        Pictures(data.train), (1, 28, 28), BATCH, is_training=True, no_aug=False, scale=(0.8, 1.0), color_jitter=None,
+        mean=(0.286,), std=(0.353,), num_workers=WORKERS, use_prefetcher=False, persistent_workers=True,
+    )  # fmt: skip
+    model = network(data.image_shape)
+    optimizer = create_optimizer_v2(model, "sgd", lr=LR, weight_decay=5e-4, momentum=MOMENTUM)
+    loss_of = LabelSmoothingCrossEntropy(0.1)
+
+    def epoch() -> None:
+        model.train()
+        for x_NCHW, labels_N in loader:
+            optimizer.zero_grad()
+            loss_of(model(x_NCHW), labels_N).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def ranked(task: Path, ranks: int, length: int) -> float:
+    """Seconds that stage train takes from the end of its first epoch to the end of its last."""
+    train = {"width": WIDTH, "epochs": length, "batch_size": BATCH, "lr": LR}
+    (task / "params.yaml").write_text(yaml.safe_dump({"train": train}), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["torchrun", "--standalone", f"--nproc-per-node={ranks}", "-m", "tasks.train"]
+        command += ["--params", task / "params.yaml", "--data", task / "ingest", "--policy", task / "policy.json"]
+        command += ["--weights", task / "start", "--checkpoints", Path(folder) / "kept", "--out", Path(folder) / "out"]
+        ends: list[float] = []
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        with subprocess.Popen(
+            [str(word) for word in command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        ) as stage:
+            assert stage.stdout is not None
+            ends = [time.perf_counter() for line in stage.stdout if line.startswith("train ") and "/" in line]
+        if stage.returncode:
+            raise SystemExit(f"train ended with {stage.returncode} on {ranks} ranks")
+    return ends[-1] - ends[0]
+
+
+def main() -> None:
+    """Time all sides in turn, then the ranks, and write the ratios."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--images", type=int, default=12_800, help="an epoch (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    args = parser.parse_args()
+    keep_memory()
+    with tempfile.TemporaryDirectory() as scratch:
+        task = Path(scratch) / "task"
+        cut.write_task(task, {s: np.arange(args.images if s == "train" else 500) for s in cut.SPLITS}, list(range(10)))
+        sides = {"ours": ours(task), "plain": plain(task), "lightning": lightning(task), "timm": timm(task)}
+        seconds = interleaved(sides, args.rounds)
+        runs: dict[str, list[float]] = {"one": [], "two": []}
+        for _ in range(args.rounds):
+            runs["one"].append(ranked(task, 1, 4))
+            runs["two"].append(ranked(task, 2, 4))
+    speed = {name: round(args.images / statistics.median(s)) for name, s in seconds.items()}
+    against = {name: ratio(s, seconds["ours"]) for name, s in seconds.items() if name != "ours"}
+    ranks = ratio(runs["one"], runs["two"])
+    payload = {
+        "images": args.images,
+        "rounds": args.rounds,
+        "images_per_s": speed,
+        "times_as_fast_as": against,
+        "two_ranks_to_one": ranks,
+        "met": all(times["median"] >= 1 for times in against.values()) and ranks["median"] >= RANKS_TARGET,
+    }
+    print(write_result("throughput", payload, ("torch", "torchvision", "lightning", "timm")))
+
+
+if __name__ == "__main__":
+    main()
