@@ -124,7 +124,12 @@ def lightning(task: Path) -> Callable[[], None]:
         pictures, BATCH, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
     )
     module = Module()
-    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    off = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
 
     def epoch() -> None:
         pl.Trainer(max_epochs=1, accelerator="cpu", **off).fit(module, loader)
@@ -163,8 +168,22 @@ def ranked(task: Path, ranks: int, length: int) -> float:
     (task / "params.yaml").write_text(yaml.safe_dump({"train": train}), encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         command = ["torchrun", "--standalone", f"--nproc-per-node={ranks}", "-m", "tasks.train"]
-        command += ["--params", task / "params.yaml", "--data", task / "ingest", "--policy", task / "policy.json"]
-        command += ["--weights", task / "start", "--checkpoints", Path(folder) / "kept", "--out", Path(folder) / "out"]
+        command += [
+            "--params",
+            task / "params.yaml",
+            "--data",
+            task / "ingest",
+            "--policy",
+            task / "policy.json",
+        ]
+        command += [
+            "--weights",
+            task / "start",
+            "--checkpoints",
+            Path(folder) / "kept",
+            "--out",
+            Path(folder) / "out",
+        ]
         ends: list[float] = []
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         with subprocess.Popen(
@@ -186,7 +205,9 @@ def main() -> None:
     keep_memory()
     with tempfile.TemporaryDirectory() as scratch:
         task = Path(scratch) / "task"
-        cut.write_task(task, {s: np.arange(args.images if s == "train" else 500) for s in cut.SPLITS}, list(range(10)))
+        cut.write_task(
+            task, {s: np.arange(args.images if s == "train" else 500) for s in cut.SPLITS}, list(range(10))
+        )
         sides = {"ours": ours(task), "plain": plain(task), "lightning": lightning(task), "timm": timm(task)}
         seconds = interleaved(sides, args.rounds)
         runs: dict[str, list[float]] = {"one": [], "two": []}

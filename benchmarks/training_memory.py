@@ -46,7 +46,11 @@ def make_task(folder: Path, count: int) -> None:
             block_NHWC = packed_NHWC[start : start + 10_000]
             block_NHWC[:] = draws.integers(0, 256, block_NHWC.shape, dtype=np.uint8)
         np.save(data / f"{split}_labels.npy", np.arange(images) % CLASSES)
-    about = {"classes": [str(label) for label in range(CLASSES)], "image_shape": [SIDE, SIDE, 1], "digest": str(count)}
+    about = {
+        "classes": [str(label) for label in range(CLASSES)],
+        "image_shape": [SIDE, SIDE, 1],
+        "digest": str(count),
+    }
     write_json(data / "dataset.json", about | {"channel_mean": [0.5], "channel_std": [0.3]})
     write_json(folder / "policy.json", POLICY)
     (folder / "start").mkdir()
@@ -68,7 +72,15 @@ def measure(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         make_task(folder, count)
-        command = [sys.executable, "-m", "tasks.train", "--params", folder / "params.yaml", "--data", folder / "ingest"]
+        command = [
+            sys.executable,
+            "-m",
+            "tasks.train",
+            "--params",
+            folder / "params.yaml",
+            "--data",
+            folder / "ingest",
+        ]
         command += ["--policy", folder / "policy.json", "--weights", folder / "start"]
         command += ["--checkpoints", folder / "checkpoints", "--out", folder / "out"]
         start, peak = time.perf_counter(), 0

@@ -74,7 +74,8 @@ class SharedBatchNorm(nn.BatchNorm2d):
         """y_NCHW: x_NCHW, normalised by the mean and the variance of all ranks' parts."""
         if not self.training:
             return super().forward(x_NCHW)
-        own_variance_C, own_mean_C = torch.var_mean(x_NCHW.float(), (0, 2, 3), correction=0)
+        wide_NCHW = x_NCHW if x_NCHW.dtype == torch.float64 else x_NCHW.float()
+        own_variance_C, own_mean_C = torch.var_mean(wide_NCHW, (0, 2, 3), correction=0)
         # One message a layer: what they wait for is each other, not the bytes.
         own_2C = torch.stack([own_mean_C, own_variance_C + own_mean_C.square()])
         mean_C, spread_C = self._over_ranks(own_2C).unbind()

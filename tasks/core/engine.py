@@ -119,10 +119,11 @@ def epochs(
             f"batch_size ({recipe.batch_size}) is larger than the training set ({len(train.labels_N)}): lower it"
         )
     model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # Before the ranks share statistics: those of averaged weights are computed anew, by every rank from all images.
+    ema = _average(model, recipe.ema_decay) if recipe.ema_decay else None
     with shared_statistics(model, world):
         optimizer = make_optimizer(model, recipe)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(recipe, steps))
-        ema = _average(model, recipe.ema_decay) if recipe.ema_decay else None
         parts: dict[str, checkpoints.Stateful] = {"model": model, "optimizer": optimizer}
         parts |= {"schedule": schedule} | ({"ema": ema} if ema else {})
         stored = checkpoints.load(checkpoint, parts, world) if checkpoint else []
