@@ -66,11 +66,14 @@ class Calibrated:
     per_channel: bool
 
 
+def batches(x_NCHW: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Parts of it, small enough for a whole graph of tensors to stay in memory."""
+    return (x_NCHW[i : i + CALIBRATION_BATCH] for i in range(0, len(x_NCHW), CALIBRATION_BATCH))
+
+
 class _Images(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, x_NCHW: NDArray[np.float32]) -> None:
-        self._batches: Iterator[NDArray[np.float32]] = (
-            x_NCHW[i : i + CALIBRATION_BATCH] for i in range(0, len(x_NCHW), CALIBRATION_BATCH)
-        )
+        self._batches = batches(x_NCHW)
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         batch = next(self._batches, None)

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
+from tasks.core.bias_correction import correct_biases
 from tasks.core.data import Dataset, balanced
 from tasks.core.dist import world
 from tasks.core.engine import Teacher, fit
@@ -104,10 +105,17 @@ def _sensitive(source: Source) -> dict[str, str]:
     return {**kept, classifier(source.graph): CLASSIFIER}
 
 
+def corrected(source: Source, graph: onnx.ModelProto) -> onnx.ModelProto:
+    """`graph`, made of `source`, with its biases corrected where depthwise convolutions are in int8: they need it."""
+    if not depthwise(source.graph):
+        return graph
+    return correct_biases(graph, source.calibrated, source.images_NHWC)
+
+
 def _int8(source: Source) -> Made:
     """All that ONNX Runtime has an int8 kernel for, but the classifier."""
     reasons = {classifier(source.graph): CLASSIFIER}
-    return Made(quantize_static(source.calibrated, reasons), reasons)
+    return Made(corrected(source, quantize_static(source.calibrated, reasons)), reasons)
 
 
 def _int8_mixed(source: Source) -> Made:
