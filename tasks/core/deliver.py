@@ -17,7 +17,9 @@ from tasks.core.runtime import session
 from tasks.core.schemes import INTEGER_SCHEMES, Made, Source
 
 PARITY_BATCHES = (1, 64)
-PARITY_TOLERANCE = 1e-3  # of a logit; float32 sums in another order differ by about 1e-5
+# Of the largest logit, or of 1 if that is smaller. Float32 sums in another order differ by about 1e-5 of it; in a deep
+# network whose batch norms have hardly any variance, and are folded, by about 1e-4.
+PARITY_TOLERANCE = 1e-3
 MUCH = 2.0  # points lost on validation images that are worth a word
 
 
@@ -74,6 +76,9 @@ def _parity(source: Source, plain: bytes) -> float:
         wanted = torch_predict(source.network, some, dataset.channel_mean, dataset.channel_std).numpy()
         got = run.run(None, {"image": images_NHWC})[0]
         worst = max(worst, float(np.abs(wanted - got).max()))
-        if worst > PARITY_TOLERANCE or (wanted.argmax(1) != got.argmax(1)).any():
+        tolerance = PARITY_TOLERANCE * max(1.0, float(np.abs(wanted).max()))
+        # What ONNX Runtime takes for the class may come second in torch only by a difference that is tolerated.
+        chosen_N = np.take_along_axis(wanted, got.argmax(1)[:, None], 1)[:, 0]
+        if worst > tolerance or (wanted.max(1) - chosen_N > 2 * tolerance).any():
             raise StageFailed(f"the ONNX graph differs from the network by {worst:.2g} at batch {batch}")
     return worst
