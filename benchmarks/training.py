@@ -36,6 +36,7 @@ BALANCES: dict[str, dict[str, Any]] = {
     "plain": {},
     "class_weights": {"class_weights": "balanced"},
     "sampling": {"sampling": "balanced"},
+    "logit_adjustment": {"logit_adjustment": 1.0},
 }
 TAIL_TARGET = 10.0  # points of macro recall above plain
 SOURCE, TARGET = [1, 5, 7, 8, 9], [0, 2, 3, 4, 6]

@@ -129,8 +129,7 @@ def epochs(
         stored = checkpoints.load(checkpoint, parts, world) if checkpoint else []
         history = [Epoch(**row) for row in stored]
         network = _parallel(model, world)
-        balanced = recipe.class_weights == "balanced"
-        weight_K = _class_weights(train, num_classes, world.device) if balanced else None
+        criterion = _criterion(recipe, train, num_classes, world.device)
 
         while len(history) < recipe.epochs and not _stalled(history, recipe.early_stopping):
             epoch = len(history)
@@ -146,7 +145,7 @@ def epochs(
             for step, (x_NHWC, labels_N) in enumerate(batches, 1):
                 optimizer.zero_grad(set_to_none=True)
                 compute = partial(
-                    _gradients, network, x_NHWC, labels_N, augmented, weight_K, recipe, teacher, world
+                    _gradients, network, x_NHWC, labels_N, augmented, criterion, recipe, teacher, world
                 )
                 loss, right = within_memory(compute, share, partial(_try, model, x_NHWC, augment))
                 loss_sum += loss
@@ -213,7 +212,7 @@ def _gradients(
     x_NHWC: Tensor,
     labels_N: Tensor,
     augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    weight_K: Tensor | None,
+    criterion: Callable[[Tensor, Tensor], Tensor],
     recipe: Recipe,
     teacher: Teacher | None,
     world: World,
@@ -232,9 +231,7 @@ def _gradients(
             torch.autocast(world.device.type, torch.bfloat16, enabled=world.device.type == "cuda"),
         ):
             logits_NK = network(x_NCHW[mine])
-            loss = F.cross_entropy(
-                logits_NK, targets_NK[mine], weight_K, label_smoothing=recipe.label_smoothing
-            )
+            loss = criterion(logits_NK, targets_NK[mine])
             if teacher is not None:
                 loss = torch.lerp(loss, _distillation(logits_NK, x_NCHW[mine], teacher), teacher.weight)
             loss = loss / recipe.accumulate
@@ -274,10 +271,25 @@ def _check_finite(model: nn.Module, epoch: int, step: int, recipe: Recipe) -> No
         )
 
 
-def _class_weights(train: Split, num_classes: int, device: torch.device) -> Tensor:
-    """weight_K, by which rare classes count as much as frequent ones: N / (K * images of the class)."""
-    counts_K = np.bincount(train.labels_N, minlength=num_classes).clip(1)
-    return to_device((len(train) / (num_classes * counts_K)).astype(np.float32), device)
+def _criterion(
+    recipe: Recipe, train: Split, num_classes: int, device: torch.device
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of logits_NK and targets_NK: cross-entropy, as `recipe` has it for classes that are not equally frequent.
+
+    Class weights count rare classes as much as frequent ones. Logit adjustment (Menon et al. 2020, arXiv:2007.07314)
+    adds the log of each class's share while the network learns, so that it need not learn which are frequent.
+    """
+    counts_K = np.bincount(train.labels_N, minlength=num_classes).clip(1).astype(np.float32)
+    weight_K = to_device(len(train) / (num_classes * counts_K), device)
+    offset_K = to_device(recipe.logit_adjustment * np.log(counts_K / counts_K.sum()), device)
+
+    def loss(logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
+        if recipe.logit_adjustment:
+            logits_NK = logits_NK + offset_K
+        weighted = weight_K if recipe.class_weights == "balanced" else None
+        return F.cross_entropy(logits_NK, targets_NK, weighted, label_smoothing=recipe.label_smoothing)
+
+    return loss
 
 
 def _distillation(logits_NK: Tensor, x_NCHW: Tensor, teacher: Teacher) -> Tensor:

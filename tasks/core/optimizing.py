@@ -34,6 +34,7 @@ class Recipe:
     accumulate: int = 1
     label_smoothing: float = 0.0
     class_weights: str = "none"
+    logit_adjustment: float = 0.0
     sampling: str = "uniform"
     ema_decay: float = 0.0
     early_stopping: int = 0

@@ -224,7 +224,9 @@ def test_fit_is_refused_when_the_parts_do_not_divide_the_batch() -> None:
         train(network(), replace(RECIPE, accumulate=5))
 
 
-@pytest.mark.parametrize("remedy", [{"class_weights": "balanced"}, {"sampling": "balanced"}])
+@pytest.mark.parametrize(
+    "remedy", [{"class_weights": "balanced"}, {"sampling": "balanced"}, {"logit_adjustment": 1.0}]
+)
 def test_rare_class_is_found_more_often_when_classes_are_balanced(remedy: dict[str, Any]) -> None:
     rare = np.flatnonzero(TRAIN.labels_N == 1)[:8]
     rows = np.sort(np.concatenate([np.flatnonzero(TRAIN.labels_N == 0), rare]))
