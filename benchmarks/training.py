@@ -31,12 +31,13 @@ from tasks.core.stats import drop_interval
 
 CLASSES = list(range(10))
 LARGEST, IMBALANCE = 5000, 100
-TAIL = {"epochs": 8, "width": 16, "lr": 0.1, "batch_size": 128}
+TAIL = {"epochs": 8, "width": 16, "lr": 0.1, "batch_size": 128, "label_smoothing": 0.0}
 BALANCES: dict[str, dict[str, Any]] = {
     "plain": {},
     "class_weights": {"class_weights": "balanced"},
     "sampling": {"sampling": "balanced"},
     "logit_adjustment": {"logit_adjustment": 1.0},
+    "sampling, label smoothing": {"sampling": "balanced", "label_smoothing": 0.1},
 }
 TAIL_TARGET = 10.0  # points of macro recall above plain
 SOURCE, TARGET = [1, 5, 7, 8, 9], [0, 2, 3, 4, 6]
@@ -73,7 +74,7 @@ def long_tail(folder: Path, seeds: int) -> dict[str, Any]:
     for seed in range(seeds):
         for name, values in BALANCES.items():
             found, true = trained(
-                folder, folder / f"{name}-{seed}", folder / "start", **TAIL, **values, seed=seed
+                folder, folder / f"{name}-{seed}", folder / "start", **{**TAIL, **values, "seed": seed}
             )
             recall = float(np.mean([(found[true == label] == label).mean() for label in CLASSES]))
             recalls[name].append(round(100 * recall, 2))

@@ -163,7 +163,7 @@ class TrainParams(Params):
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: in the loss rare classes count as much as frequent ones"""
     logit_adjustment: NonNegative = 0.0
-    """log of each class's share, so many times, is added to the logits in training (arXiv:2007.07314); 1: balanced"""
+    """log of each class's share, so many times, is added to the logits in training (arXiv:2007.07314); 1: balanced, with label_smoothing 0"""
     sampling: Literal["uniform", "balanced"] = "uniform"
     """balanced: every class is drawn equally often"""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
