@@ -107,7 +107,7 @@ def epochs(
 
     Raises:
         BadInput: the batch does not divide among the ranks and parts, or is larger than the training set.
-        StageFailed: the loss is not finite.
+        StageFailed: training has diverged, or memory does not suffice; says in which step, or what fits.
     """
     check_divides(recipe.batch_size, world.size, recipe.accumulate)
     share = recipe.batch_size // (world.size * recipe.accumulate)

@@ -62,6 +62,7 @@ class Axis:
 
 
 def chart(name: str, summary: str, width: int = WIDTH, height: int = HEIGHT) -> Element:
+    """An empty picture with a title that screen readers say; `name` must be unique in the page."""
     attributes = {
         "class": "chart",
         "viewBox": f"0 0 {width} {height}",
@@ -74,6 +75,7 @@ def chart(name: str, summary: str, width: int = WIDTH, height: int = HEIGHT) -> 
 
 
 def frame(svg: Element, x: Axis, y: Axis, x_title: str, y_title: str) -> None:
+    """Draw both axes with their ticks and titles, and a line across for each tick of y."""
     for at, text in y.ticks():
         element(svg, "line", "grid", x1=x.start, x2=x.end, y1=at, y2=at)
         text_at(svg, x.start - 7, at + 4.5, text, "tick", "end")
@@ -95,11 +97,13 @@ def steps(points: Sequence[tuple[float, float]], x: Axis, y: Axis, end: bool = T
 
 
 def element(parent: Element, tag: str, kind: str, **attributes: float | str) -> Element:
+    """A new element in `parent`; `kind` is its class, numbers are written with at most one decimal."""
     values = {k: v if isinstance(v, str) else unit(v) for k, v in attributes.items()}
     return SubElement(parent, tag, {"class": kind, **values})
 
 
 def text_at(parent: Element, x: float, y: float, text: str, kind: str, anchor: str) -> Element:
+    """A line of text; `anchor` is start, middle or end."""
     label = element(parent, "text", kind, x=x, y=y)
     label.set("text-anchor", anchor)
     label.text = text
@@ -112,10 +116,12 @@ def markup(svg: Element) -> Markup:
 
 
 def unit(value: float) -> str:
+    """A length with at most one decimal."""
     return f"{value:.1f}".removesuffix(".0")
 
 
 def number_text(value: float, decimals: int) -> str:
+    """A number for people: with a true minus sign, and no negative zero."""
     text = f"{value:.{decimals}f}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "\u2212")
 
