@@ -26,13 +26,16 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
-def save(folder: Path, parts: Mapping[str, Stateful], history: Sequence[Mapping[str, Any]]) -> None:
+def save(
+    folder: Path, parts: Mapping[str, Stateful], history: Sequence[Mapping[str, Any]], world: World
+) -> None:
     """Write the checkpoint of the last epoch in `history`, in one step, so that it is always whole. The one before it
-    stays as well, in case that the disk does not keep what it promised."""
+    stays as well, in case that the disk does not keep what it promised. The main rank writes, all have to call."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    if not world.main:
+        return
     buffer = io.BytesIO()
-    torch.save(
-        {**{name: part.state_dict() for name, part in parts.items()}, "history": list(history)}, buffer
-    )
+    torch.save({**state, "history": list(history)}, buffer)
     content = buffer.getbuffer()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"epoch-{len(history):06}{SUFFIX}"
@@ -53,7 +56,7 @@ def load(folder: Path, parts: Mapping[str, Stateful], world: World) -> list[dict
     content = shared(_newest(folder) if world.main else b"", world)
     if not content:
         return []
-    state = torch.load(io.BytesIO(content), map_location=world.device, weights_only=True)
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(state[name])
     history: list[dict[str, Any]] = state["history"]

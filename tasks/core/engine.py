@@ -16,24 +16,21 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from tasks.core import checkpoints
 from tasks.core.batches import EVAL_BATCH, to_device, training_batches
-from tasks.core.batchnorm import recalibrate, shared_statistics
 from tasks.core.data import Split
-from tasks.core.depth import depth_units, learning_units
 from tasks.core.dist import World, check_divides
 from tasks.core.errors import BadInput, StageFailed
+from tasks.core.learner import Learner, learning
 from tasks.core.memory import within_memory
-from tasks.core.optimizing import Recipe, lr_factor, make_optimizer, shrink_scales, soft_threshold
+from tasks.core.optimizing import Recipe
 from tasks.core.transforms import BatchAugment, normalize
 
 
@@ -118,58 +115,47 @@ def epochs(
         raise BadInput(
             f"batch_size ({recipe.batch_size}) is larger than the training set ({len(train.labels_N)}): lower it"
         )
-    model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # Before the ranks share statistics: those of averaged weights are computed anew, by every rank from all images.
-    ema = _average(model, recipe.ema_decay) if recipe.ema_decay else None
-    with shared_statistics(model, world):
-        optimizer = make_optimizer(model, recipe)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lr_factor(recipe, steps))
-        parts: dict[str, checkpoints.Stateful] = {"model": model, "optimizer": optimizer}
-        parts |= {"schedule": schedule} | ({"ema": ema} if ema else {})
-        stored = checkpoints.load(checkpoint, parts, world) if checkpoint else []
+    with learning(model, recipe, steps, world) as learner:
+        stored = checkpoints.load(checkpoint, learner.parts, world) if checkpoint else []
         history = [Epoch(**row) for row in stored]
-        network = _parallel(model, world)
         criterion = _criterion(recipe, train, num_classes, world.device)
 
         while len(history) < recipe.epochs and not _stalled(history, recipe.early_stopping):
             epoch = len(history)
-            if _let_learn(model, recipe, epoch):
-                network = _parallel(model, world)
+            learner.begin(epoch)
             torch.manual_seed(_seed(recipe.seed, epoch, world.rank + 1))  # dropout differs between ranks
             draws = torch.Generator(world.device).manual_seed(_seed(recipe.seed, epoch, 0))
-            network.train()
             loss_sum = torch.zeros((), device=world.device)
             correct = torch.zeros((), device=world.device)
             augmented = partial(augment, generator=draws, num_classes=num_classes)
             batches = training_batches(train, recipe, epoch, world.device)
             for step, (x_NHWC, labels_N) in enumerate(batches, 1):
-                optimizer.zero_grad(set_to_none=True)
                 compute = partial(
-                    _gradients, network, x_NHWC, labels_N, augmented, criterion, recipe, teacher, world
+                    _gradients,
+                    learner.network,
+                    x_NHWC,
+                    labels_N,
+                    augmented,
+                    criterion,
+                    recipe,
+                    teacher,
+                    world,
                 )
-                loss, right = within_memory(compute, share, partial(_try, model, x_NHWC, augment))
+                attempt = partial(_try, model, x_NHWC, augment) if world.size == 1 else None
+                loss, right = within_memory(compute, share, attempt)
                 loss_sum += loss
                 correct += right
-                _update(model, optimizer, recipe)
+                learner.step()
                 if step % finite_every == 0:
-                    _check_finite(model, epoch + 1, step, recipe)
-                schedule.step()
-                if ema is not None:
-                    ema.update_parameters(model)
-            if ema is not None:
-                _settle(ema, model, recipe, train, augment)
-            row = _validated(
-                epoch + 1, optimizer, loss_sum, correct, steps, recipe, ema or model, val, augment, world
-            )
+                    learner.check_finite(epoch + 1, step)
+            learner.settle(train, augment)
+            row = _validated(epoch + 1, learner, loss_sum, correct, steps, recipe, val, augment, world)
             history.append(row)
-            if checkpoint and world.main:
-                checkpoints.save(checkpoint, parts, [asdict(row) for row in history])
+            if checkpoint:
+                checkpoints.save(checkpoint, learner.parts, [asdict(row) for row in history], world)
             yield row
 
-        model.requires_grad_(True)
-        if ema is not None:
-            model.load_state_dict(ema.module.state_dict())
-        return history
+    return history
 
 
 def predict(model: nn.Module, split: Split, mean: list[float], std: list[float]) -> Tensor:
@@ -189,22 +175,6 @@ def predict(model: nn.Module, split: Split, mean: list[float], std: list[float])
 
 
 # ---- the parts of fit
-
-
-def _parallel(model: nn.Module, world: World) -> nn.Module:
-    return DistributedDataParallel(model, forward_sync_buffers=False) if world.size > 1 else model
-
-
-def _let_learn(model: nn.Module, recipe: Recipe, epoch: int) -> bool:
-    """Set which parameters learn in an epoch; whether there are others than before."""
-    if not recipe.freeze_epochs + recipe.unfreeze_epochs:
-        return False
-    units = depth_units(model)
-    frozen = len(units) - learning_units(len(units), epoch, recipe.freeze_epochs, recipe.unfreeze_epochs)
-    before = [p.requires_grad for p in model.parameters()]
-    for i, unit in enumerate(units):
-        unit.requires_grad_(i >= frozen)
-    return before != [p.requires_grad for p in model.parameters()]
 
 
 def _gradients(
@@ -241,34 +211,10 @@ def _gradients(
     return loss_sum, correct
 
 
-def _update(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
-    """One step of all that learns, with what `recipe` asks for before and after it."""
-    if recipe.bn_sparsity:
-        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-        shrink_scales([norm.weight for norm in norms if norm.weight.requires_grad], recipe.bn_sparsity)
-    if recipe.clip_norm:
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-    optimizer.step()
-    if recipe.l1:
-        weights = [weight for weight in model.parameters() if weight.ndim > 1 and weight.requires_grad]
-        soft_threshold(weights, recipe.l1 * optimizer.param_groups[0]["lr"])
-
-
 def _try(model: nn.Module, x_NHWC: Tensor, augment: BatchAugment, count: int) -> None:
     """Compute the gradients of `count` images as a step does, for nothing but the memory that it takes."""
     model(normalize(x_NHWC[:count], augment.mean, augment.std)).sum().backward()
     model.zero_grad(set_to_none=True)
-
-
-def _check_finite(model: nn.Module, epoch: int, step: int, recipe: Recipe) -> None:
-    """Raises StageFailed when a step has led to weights that are not finite: those of the last layer, which always
-    learns. After the update they are the same on all ranks, so that all of them stop here."""
-    *_, last = model.parameters()
-    if not torch.isfinite(last).all():
-        raise StageFailed(
-            f"training has diverged in step {step} of epoch {epoch}: lower lr ({recipe.lr:g}), lengthen warmup_epochs "
-            "or set clip_norm"
-        )
 
 
 def _criterion(
@@ -302,12 +248,11 @@ def _distillation(logits_NK: Tensor, x_NCHW: Tensor, teacher: Teacher) -> Tensor
 
 def _validated(
     epoch: int,
-    optimizer: torch.optim.Optimizer,
+    learner: Learner,
     loss_sum: Tensor,
     correct: Tensor,
     steps: int,
     recipe: Recipe,
-    model: nn.Module,
     val: Split,
     augment: BatchAugment,
     world: World,
@@ -321,11 +266,11 @@ def _validated(
         raise StageFailed(
             f"the loss is {train_loss} in epoch {epoch}: lower lr ({recipe.lr:g}), lengthen warmup_epochs or set clip_norm"
         )
-    logits_NK = predict(model, val, augment.mean, augment.std)
+    logits_NK = predict(learner.result, val, augment.mean, augment.std)
     labels_N = to_device(val.labels_N, logits_NK.device)
     return Epoch(
         epoch=epoch,
-        lr=optimizer.param_groups[0]["lr"],
+        lr=learner.lr,
         train_loss=train_loss,
         train_accuracy=sums[1].item() / (steps * recipe.batch_size),
         val_loss=F.cross_entropy(logits_NK, labels_N).item(),
@@ -337,33 +282,6 @@ def _stalled(history: list[Epoch], patience: int) -> bool:
     """Whether the validation loss has not improved for `patience` epochs; 0 waits for ever."""
     losses = [row.val_loss for row in history]
     return bool(patience and losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
-
-
-def _average(model: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of weights; buffers are the model's own.
-
-    The first steps are forgotten faster (decay (1 + n) / (10 + n) after n of them), or a short run
-    would end with an average of its beginnings.
-    """
-
-    @torch.no_grad()
-    def update(averages: Any, currents: Any, seen: Any) -> None:
-        torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + int(seen)) / (10 + int(seen))))
-
-    return AveragedModel(model, multi_avg_fn=update)
-
-
-@torch.no_grad()
-def _settle(
-    ema: AveragedModel, model: nn.Module, recipe: Recipe, train: Split, augment: BatchAugment
-) -> None:
-    """Make a network of the averaged weights: those that L1 has set to zero are zero, and the statistics of
-    batch norm are of these weights."""
-    if recipe.l1:
-        for averaged, weight in zip(ema.module.parameters(), model.parameters(), strict=True):
-            if weight.ndim > 1:
-                averaged.mul_(weight != 0)
-    recalibrate(ema.module, train, augment.mean, augment.std)
 
 
 def _seed(*parts: int) -> int:

@@ -20,12 +20,12 @@ CPU_SAYS = (
 )
 
 
-def within_memory(compute: Callable[[], T], images: int, attempt: Callable[[int], None]) -> T:
+def within_memory(compute: Callable[[], T], images: int, attempt: Callable[[int], None] | None) -> T:
     """What `compute` gives; where memory does not suffice for it, find out how many images it is enough for.
 
     Args:
         images: that `compute` takes at once.
-        attempt: computes a number of images in the same way.
+        attempt: computes a number of images in the same way; none on several ranks, which would wait for this one.
 
     Raises:
         StageFailed: memory did not suffice; says what does.
@@ -37,6 +37,10 @@ def within_memory(compute: Callable[[], T], images: int, attempt: Callable[[int]
             raise
         said = str(error).strip().partition("\n")[0]
     # Here, not in the handler: as long as the error is known, so is all that had been computed.
+    if attempt is None:
+        raise StageFailed(
+            f"out of memory with {images} images at once: multiply train.accumulate, or divide batch_size"
+        )
     parts = 2
     while images % parts == 0:
         try:

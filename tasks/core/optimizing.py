@@ -43,6 +43,7 @@ class Recipe:
     depth_decay: float = 1.0
     l1: float = 0.0
     bn_sparsity: float = 0.0
+    shard: bool = False
     seed: int = 0
 
 

@@ -182,6 +182,8 @@ class TrainParams(Params):
     """L1 of weights, not of norms and biases, by soft thresholding, which makes zeros; 0: off"""
     bn_sparsity: NonNegative = 0.0
     """L1 on batch norm's scales, for prune.criterion bn_scale (arXiv:1708.06519); 0: off"""
+    shard: bool = False
+    """several ranks divide parameters, gradients and optimizer state (FSDP2): for networks that do not fit one device"""
     deterministic: bool = True
     """the same bits every time; false: the fastest kernels of a GPU, whose sums differ from run to run"""
     seed: int = 0
