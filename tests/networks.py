@@ -11,7 +11,14 @@ from tasks.core.quantization import normalized
 from tasks.core.schemes import Source
 from tasks.core.transforms import BatchAugment
 
-ARCHITECTURES = ("resnet_small", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "resnet18")
+ARCHITECTURES = (
+    "resnet_small",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "resnet18",
+    "timm/mobilenetv3_small_100",
+)
 SHAPE = (28, 28, 1)
 
 

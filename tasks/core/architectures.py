@@ -169,7 +169,7 @@ def published(arch: str) -> dict[str, Tensor]:
         raise BadInput(f"start.weights: none are published for {SMALL_RESNET}")
     if arch.startswith(TIMM):
         timm, name = _in_timm(arch)
-        return cast(dict[str, Tensor], timm.create_model(name, pretrained=True).state_dict())
+        return _plain_layers(timm.create_model(name, pretrained=True)).state_dict()
     from torchvision import models
 
     try:
@@ -191,6 +191,27 @@ def _timm(spec: Spec) -> nn.Module:
     stem = cast(dict[str, Any], net.default_cfg).get("first_conv")
     if isinstance(stem, str):
         _fit_stem(net, stem, spec)
+    return _plain_layers(net)
+
+
+def _plain_layers(net: nn.Module) -> nn.Module:
+    """timm has batch norms that also activate, and linear layers of its own; here they are torch's, so that all that
+    knows these (pruning, ranks that share statistics) knows them."""
+    from timm.layers.linear import Linear
+    from timm.layers.norm_act import BatchNormAct2d
+
+    plain: nn.Module
+    for name, module in list(net.named_modules()):
+        if isinstance(module, BatchNormAct2d):
+            norm = nn.BatchNorm2d(module.num_features, module.eps, module.momentum)
+            norm.load_state_dict(module.state_dict())
+            plain = nn.Sequential(OrderedDict(norm=norm, drop=module.drop, act=module.act))
+        elif isinstance(module, Linear):
+            plain = nn.Linear(module.in_features, module.out_features, module.bias is not None)
+            plain.load_state_dict(module.state_dict())
+        else:
+            continue
+        net.set_submodule(name, plain)
     return net
 
 

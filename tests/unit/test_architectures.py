@@ -8,7 +8,8 @@ from tasks.core.architectures import Spec, build
 from tasks.core.errors import BadInput
 from tests.networks import ARCHITECTURES
 
-MORE = ("convnext_tiny", "regnet_y_400mf", "shufflenet_v2_x0_5", "mnasnet0_5", "googlenet")
+TIMM = ("timm/efficientnet_b0", "timm/convnext_atto", "timm/resnet18")
+MORE = (*TIMM, "convnext_tiny", "regnet_y_400mf", "shufflenet_v2_x0_5", "mnasnet0_5", "googlenet")
 
 
 def spec(arch: str, channels: int = 1, side: int = 28, **options: float) -> Spec:

@@ -56,7 +56,9 @@ def wider(exported: Path) -> Path:
 SLOW = [pytest.param(arch, marks=pytest.mark.slow) for arch in ARCHITECTURES if arch != "resnet_small"]
 
 
-@pytest.mark.parametrize("arch", ["resnet_small", *SLOW])
+@pytest.mark.parametrize(
+    "arch", ["resnet_small", *SLOW, pytest.param("convnext_tiny", marks=pytest.mark.slow)]
+)
 def test_export_computes_what_torch_does_when_given_raw_images(arch: str, tmp_path: Path) -> None:
     model, path = network(arch), tmp_path / "model.onnx"
     path.write_bytes(raw(export(model, SHAPE)))

@@ -92,7 +92,7 @@ def concatenating() -> nn.Module:
 # ---- which channels leave together
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", [*ARCHS, pytest.param("convnext_tiny", marks=pytest.mark.slow)])
 def test_cut_changes_no_logit_when_nothing_reads_the_channels(arch: str) -> None:
     model = network(arch)
     groups = find_groups(model, SHAPE, 8)
@@ -167,6 +167,7 @@ def test_pruned_network_is_that_of_torch_pruning_when_criterion_and_ratio_are_eq
         pytest.param("mobilenet_v3_small", "classifier.3", marks=pytest.mark.slow),
         pytest.param("efficientnet_b0", "classifier.1", marks=pytest.mark.slow),
         pytest.param("resnet18", "fc", marks=pytest.mark.slow),
+        pytest.param("timm/mobilenetv3_small_100", "classifier", marks=pytest.mark.slow),
     ],
 )
 def test_find_groups_finds_the_layer_that_makes_the_classes_when_traced(arch: str, head: str) -> None:
