@@ -34,6 +34,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
         "train.epochs=8",
         "train.lr=0.1",
         "prune.epochs=6",
+        "+prune.relu=true",
         "quantize.schemes=[fp32,int8,int8_mixed,int8_qat]",
     ),
     "mobilenet_v2": ("train.epochs=4", "train.lr=0.1", "prune.epochs=3", "press.finetunes=2"),
@@ -44,6 +45,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
         "+train.stochastic_depth=0.0",
         "prune.epochs=3",
         "prune.lr=0.03",
+        "+prune.relu=true",
         "+press.sensitivity=[0.5]",
     ),
     "resnet18": (

@@ -8,7 +8,7 @@ bisection, where each step is a fine-tuning; what was fine-tuned becomes a candi
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,9 @@ def _own_folder(journal: Path, asked: Pipeline, *given: Any) -> Path:
     """
     key = fingerprint(
         asked.press.model_dump(exclude={"trials", "patience", "finetunes"}),
-        asked.prune.model_dump(exclude={"ratios"}),
+        asked.prune.model_dump(exclude={"ratios", "relu"}),
         asked.quantize.model_dump(exclude={"schemes"}),
+        [field.name for field in fields(Design)],
         *given,
     )
     journal.mkdir(parents=True, exist_ok=True)
@@ -207,7 +208,7 @@ class _Workshop:
             )
         self.source.network.cpu()
         student.cpu().eval()
-        source = self.bench.source_of(student)
+        source = self.bench.source_of(design, student)
         deliver(source, self.bench.delivered(design, source), design.scheme, out)
         save_model(student, self.spec, out)
         write_history(history, out / "history.csv")
@@ -257,6 +258,7 @@ def _write(
                     "val_drop_points": f.drop_points,
                     "val_drop_high": f.drop_high,
                     "within_bar": f.within,
+                    "relu": bool(f.trial.params.get("relu")),
                     "without": [
                         name.removeprefix("without.")
                         for name, value in f.trial.params.items()

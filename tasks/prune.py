@@ -17,7 +17,7 @@ from tasks.core.dist import world
 from tasks.core.engine import Epoch
 from tasks.core.errors import BadInput
 from tasks.core.files import read_json, write_json
-from tasks.core.models import load_model, mac_count, parameter_count, save_model, sparsity
+from tasks.core.models import load_model, mac_count, parameter_count, rectify, save_model, sparsity
 from tasks.core.params import SPARSE, SPARSE_2OF4, PruneParams, check_ratio
 from tasks.core.progress import Progress
 from tasks.core.pruning import Pruner, loss_gradients
@@ -48,6 +48,8 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
         torch.manual_seed(params.seed)
         dense.to(ranks.device)
         student = copy.deepcopy(dense).train()
+        if params.relu:
+            rectify(student)
         method = _method(params, ratio, student, spec, dataset, augment)
         with Progress("prune", params.epochs, quiet=not ranks.main) as progress:
             for step in range(params.steps):

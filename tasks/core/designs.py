@@ -19,13 +19,15 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import onnx
 from torch import Tensor, nn
 
 from tasks.core.batchnorm import recalibrate
 from tasks.core.blocks import Block, find_blocks, gate_means, take_out
 from tasks.core.channels import Groups, find_groups
 from tasks.core.data import Split, balanced
-from tasks.core.export import refill
+from tasks.core.export import export, refill
+from tasks.core.models import rectify, smooth_activations
 from tasks.core.progress import Progress
 from tasks.core.pruning import loss_gradients, prune_channels, score
 from tasks.core.quantization import classifier, depthwise, layer_losses, quantize_static
@@ -47,6 +49,7 @@ class Design:
         ratios: share of the channels that leave, of each group.
         criterion: which of them, a key of pruning.CRITERIA.
         without: the blocks that leave.
+        relu: whether smooth activations become ReLU.
         int8: whether the graph is quantized.
         float_layers: so many of those that lose most in int8 stay float, the classifier not counted.
         float_depthwise: whether depthwise convolutions stay float.
@@ -56,6 +59,7 @@ class Design:
     criterion: str
     int8: bool
     without: frozenset[str] = frozenset()
+    relu: bool = False
     float_layers: int = 0
     float_depthwise: bool = False
 
@@ -121,22 +125,35 @@ class Bench:
         return [name for name in losses if name not in apart]
 
     @cached_property
+    def has_smooth(self) -> bool:
+        return bool(smooth_activations(self._source.network))
+
+    @cached_property
+    def _rectified_graph(self) -> onnx.ModelProto:
+        network = copy.deepcopy(self._source.network)
+        rectify(network)
+        return export(network, self._source.dataset.image_shape)
+
+    @cached_property
     def has_depthwise(self) -> bool:
         return bool(depthwise(self._source.graph))
 
     def cut(self, design: Design) -> nn.Module:
         """A copy of the dense network without what leaves, its batch norm set anew."""
         network = copy.deepcopy(self._source.network)
+        if design.relu:
+            rectify(network)
         take_out(network, [block for block in self.blocks if block.name in design.without], self._gates)
         prune_channels(network, self.groups, self._scores[design.criterion], design.ratios)
         dataset = self._source.dataset
         recalibrate(network, dataset.train, dataset.channel_mean, dataset.channel_std, RECALIBRATION_IMAGES)
         return network
 
-    def source_of(self, network: nn.Module, quick: bool = False) -> Source:
-        """What schemes start from, for a network that `cut` made."""
+    def source_of(self, design: Design, network: nn.Module, quick: bool = False) -> Source:
+        """What schemes start from, for a network that `cut` made of the design."""
         base = self._quick if quick else self._source
-        return dataclasses.replace(base, network=network, graph=refill(self._source.graph, network))
+        graph = self._rectified_graph if design.relu else self._source.graph
+        return dataclasses.replace(base, network=network, graph=refill(graph, network))
 
     def quantized(self, design: Design, source: Source) -> Made:
         """The graph of `source` in the precision of `design`."""
@@ -157,7 +174,7 @@ class Bench:
 
     def worth(self, design: Design) -> Worth:
         """Try a design, untrained."""
-        source = self.source_of(self.cut(design), quick=True)
+        source = self.source_of(design, self.cut(design), quick=True)
         content = source.file(self.quantized(design, source).graph)
         right_N = predict(session(content, 2), self._val.images_NHWC).argmax(1) == self._val.labels_N
         timed = self._time(content)

@@ -199,6 +199,8 @@ class PruneParams(Params):
     """which channels matter least; bn_scale judges layers without batch norm by l2"""
     scope: Literal["uniform", "global"] = "uniform"
     """uniform: the same ratio everywhere; global: where it matters least"""
+    relu: bool = False
+    """SiLU, hard swish, GELU and Mish become ReLU, which int8 computes for nothing; press finds out by itself"""
     steps: Count = 3
     """iterations of prune and train"""
     round_to: Annotated[int, Field(ge=1, le=64)] = 8

@@ -48,12 +48,17 @@ def open_study(
             if ratio <= params.max_ratio
         ]
         again = [replace(design, criterion=other) for other in others for design in even[1:]]
-        for design in [*even, *_advised(rows, first, select), *again]:
+        advised = list(_advised(rows, first, select))
+        rectified = [
+            replace(design, relu=True, int8=True) for design in [*even, *advised] if bench.has_smooth
+        ]
+        for design in [*even, *advised, *rectified, *again]:
             ratios = {name: round(round(design.ratios.get(name, 0.0) / STEP) * STEP, 2) for name in groups}
             study.enqueue_trial(
                 {f"ratio.{name}": ratio for name, ratio in ratios.items()}
                 | {f"without.{name}": name in design.without for name in blocks}
-                | {"criterion": design.criterion, "int8": int8, "float_layers": 0}
+                | {"criterion": design.criterion, "int8": design.int8, "float_layers": 0}
+                | ({"relu": design.relu} if bench.has_smooth else {})
             )
     return study
 
@@ -115,10 +120,11 @@ def suggest(trial: BaseTrial, params: PressParams, bench: Bench) -> Design:
         if trial.suggest_categorical(f"without.{block.name}", [False, True])
     )
     criterion = trial.suggest_categorical("criterion", params.criteria)
+    relu = bench.has_smooth and trial.suggest_categorical("relu", [False, True])
     int8 = trial.suggest_categorical("int8", [True, False])
     float_layers = trial.suggest_int("float_layers", 0, min(4, len(bench.ranked)))
     float_depthwise = bench.has_depthwise and trial.suggest_categorical("float_depthwise", [False, True])
-    return Design(ratios, criterion, int8, without, float_layers, float_depthwise)
+    return Design(ratios, criterion, int8, without, relu, float_layers, float_depthwise)
 
 
 def tell(study: optuna.Study, trial: Trial, worth: Worth, select: SelectParams) -> None:

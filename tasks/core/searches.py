@@ -115,7 +115,9 @@ def press(press: Path) -> dict[str, Any]:
         return {"on": False}
     metrics = read_result(press / "metrics.json")
     points = [design_point(trial) for trial in trials]
-    searched = [key for key in trials[0] if key in ("criterion", "int8", "float_layers", "float_depthwise")]
+    searched = [
+        key for key in trials[0] if key in ("criterion", "relu", "int8", "float_layers", "float_depthwise")
+    ]
     front = [trial for trial in trials if trial["front"] == "True"]
     groups: dict[str, list[dict[str, str]]] = {}
     for row in read_table(press / "sensitivity.csv"):

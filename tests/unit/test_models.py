@@ -13,13 +13,16 @@ from torch import nn
 from tasks.core.architectures import Spec, build
 from tasks.core.data import Split
 from tasks.core.errors import BadInput
+from tasks.core.files import read_json, write_json
 from tasks.core.models import (
     load_model,
     mac_count,
     parameter_count,
+    rectify,
     remove_blocks,
     removed_blocks,
     save_model,
+    smooth_activations,
 )
 from tasks.core.pruning import CRITERIA, Pruner, loss_gradients
 from tests.networks import ARCHITECTURES
@@ -61,6 +64,36 @@ def test_model_is_equal_to_the_bit_when_pruned_saved_and_loaded(arch: str, tmp_p
     assert read == spec(arch)
     with torch.inference_mode():
         assert torch.equal(smaller(x_NCHW), loaded(x_NCHW))
+
+
+@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"])
+@pytest.mark.slow
+def test_model_is_equal_to_the_bit_when_its_activations_are_rectified_and_it_is_saved_and_loaded(
+    arch: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = build(spec(arch)).eval()
+    assert smooth_activations(model)
+    x_NCHW = torch.rand(3, 1, 28, 28)
+    with torch.inference_mode():
+        whole = model(x_NCHW)
+    rectify(model)
+    assert not smooth_activations(model)
+    save_model(model, spec(arch), tmp_path)
+    loaded, _ = load_model(tmp_path)
+    with torch.inference_mode():
+        assert torch.equal(model(x_NCHW), loaded(x_NCHW))
+        assert not torch.equal(model(x_NCHW), whole)
+
+
+def test_model_is_loaded_when_an_earlier_version_saved_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build(spec("resnet_small")).eval()
+    save_model(model, spec("resnet_small"), tmp_path)
+    content = read_json(tmp_path / "model.json")
+    del content["rectified"]
+    write_json(tmp_path / "model.json", content)
+    load_model(tmp_path)
 
 
 def test_model_is_equal_to_the_bit_when_blocks_are_removed_and_it_is_saved_and_loaded(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tasks.core.channels import find_groups
 from tasks.core.designs import Bench, Design, Worth, sensitivity
+from tasks.core.models import smooth_activations
 from tasks.core.params import PressParams, SelectParams
 from tasks.core.progress import Progress
 from tasks.core.schemes import Source
@@ -79,6 +80,22 @@ def test_design_is_smaller_when_a_block_leaves(bench: Bench) -> None:
     whole = bench.worth(uniform(bench, 0.0))
     without = bench.worth(Design({}, "l2", True, frozenset(["blocks.0"])))
     assert without.size_bytes < 0.95 * whole.size_bytes
+
+
+@pytest.mark.slow
+def test_search_tries_relu_for_smooth_activations_when_the_network_has_some(tmp_path: Path) -> None:
+    source = source_of("mobilenet_v3_small")
+    bench = Bench(source, ["l2"], 8, 200, 0)
+    study = open_study(PARAMS, ANY, bench, [], tmp_path / "log")
+    designs = [suggest(ask(study, PARAMS), PARAMS, bench) for _ in range(12)]
+    assert [design.relu for design in designs] == [False] * 6 + [True] * 6
+    rectified = bench.source_of(designs[6], bench.cut(designs[6]))
+    graph = bench.quantized(designs[6], rectified).graph
+    operators = {node.op_type for node in rectified.graph.graph.node}
+    assert "Relu" in operators and not operators & {"HardSwish", "Gelu"}
+    assert bench.worth(designs[6]).speedup > bench.worth(designs[0]).speedup
+    assert source.accuracy(source.file(graph)) > 0.4, "classes are still told apart"
+    assert not smooth_activations(rectified.network) and smooth_activations(source.network)
 
 
 def worth(accuracy: float, speedup: float, size_bytes: int = 1000) -> Worth:
