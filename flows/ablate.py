@@ -16,6 +16,7 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.context import get_run_context
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -26,6 +27,7 @@ from tasks.core.effects import METRICS, folder
 from tasks.core.files import fingerprint, read_json
 from tasks.core.params_file import load_pipeline, read_yaml
 from tasks.core.techniques import COMMITTED, Plan, plan
+from tasks.core.tracking import Tracker
 
 PARAMS, BEST, OUT = Path("params.yaml"), Path("data/tune/best.yaml"), Path("data/ablate")
 INPUTS = ("--settings", str(PARAMS), "--best", str(BEST))
@@ -47,17 +49,25 @@ def ablate() -> Path:
     """
     root = settings.find_root(Path.cwd())
     settings.apply(root)
-    children = Children()
+    children, ok = Children(), False
     with only_run(root):
+        tracker = Tracker(root, settings.EXPERIMENT)
+        tracker.start((), "ablation")
+        run = get_run_context().flow_run  # type: ignore[union-attr]
+        assert run is not None
+        tracker.attach(run.name, str(run.id))
         try:
             for name in BEFORE:
                 before.with_options(name=name, task_run_name=name)(name, children)
             planned, runs = _planned(root)
             _train(planned, runs, children)
             write.with_options(name="effects", task_run_name="effects")(runs, children)
+            tracker.log_effects(OUT, load_pipeline(PARAMS).ablate.model_dump())
+            ok = True
         finally:
             children.stop()
             children.wait()
+            tracker.end(ok)
     return OUT
 
 

@@ -1,7 +1,7 @@
 """The mirror of a pipeline run in MLflow. The files under data/ are the truth; nothing is read back.
 
 One parent run a pipeline run, a child a stage, a grandchild a trial of tune or press; the description of press
-plots its front. A stage that DVC did not have to run gets a child too, whose tag `modelpress.made_by` is the id
+plots its front. An ablation is a parent run too, with a child an effect. A stage that DVC did not have to run gets a child too, whose tag `modelpress.made_by` is the id
 of the run that made its outputs.
 Parameters come from dvc.lock alone; the environment is never logged.
 """
@@ -41,6 +41,7 @@ _METRICS_A_BATCH, _PARAMS_A_BATCH = 1000, 100  # MLflow's limits
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
 # Columns of trials.csv that are outcomes; the others are what was tried.
 _MEASURED = ("value", "epochs", "accuracy", "latency_ms", "speedup", "size_bytes", "hypervolume")
+_EFFECT = ("points", "low", "high", "having", "lacking")  # columns of effects.csv that are numbers
 _TRIAL_STATUS = {"complete": "FINISHED", "pruned": "KILLED"}  # FAILED otherwise
 _new_monitor: Any = SystemMetricsMonitor  # without types
 T = TypeVar("T")
@@ -75,12 +76,12 @@ class Tracker:
         except MlflowException as error:
             raise StageFailed(f"MLflow's store cannot be opened: {reason(error)}") from None
 
-    def start(self, unchanged: Iterable[str]) -> str:
+    def start(self, unchanged: Iterable[str], kind: str = "pipeline") -> str:
         """Create the parent run, unless it exists; its id. The stages that are `unchanged` for certain get
         their children in the background. Raises StageFailed."""
         if self._parent:
             return self._parent
-        tags = {"modelpress.kind": "pipeline", **_git(self._root)}
+        tags = {"modelpress.kind": kind, **_git(self._root)}
         try:
             run = self._client.create_run(self._experiment, tags=tags)
         except MlflowException as error:
@@ -150,6 +151,18 @@ class Tracker:
                 self._log_metrics(self._parent, metrics)
             if (data / "dataset.json").is_file():
                 self._client.log_inputs(self._parent, datasets=[_dataset(data)])
+
+    def log_effects(self, folder: Path, asked: Mapping[str, Any]) -> None:
+        """What an ablation found (`folder`/effects.csv and metrics.json), and what was `asked` of it."""
+        with self._mirroring("effects"):
+            self._log(self._parent, params=_flatten({"ablate": asked}))
+            self._log_metrics(self._parent, folder / "metrics.json")
+            now = int(time.time() * 1000)
+            for row in _rows(folder / "effects.csv"):
+                tags = {"modelpress.kind": "effect", "modelpress.verdict": row["verdict"]}
+                run_id = self._create(f"{row['technique']}, {row['kind']}", self._parent, tags)
+                self._log(run_id, [Metric(key, float(row[key]), now, 0) for key in _EFFECT])
+                self._client.set_terminated(run_id)
 
     def end(self, ok: bool) -> None:
         """Close the parent run, and children that were left open. A second call does nothing."""

@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from tests.integration.project import make_project, run
 from tests.integration.toy import environment
@@ -39,6 +41,14 @@ def kept(folder: Path) -> dict[str, float]:
     """The trainings that are whole, and when each was."""
     found = (folder / ".modelpress/ablate").glob("*/*/metrics.json")
     return {path.parent.name: path.stat().st_mtime for path in found}
+
+
+def runs_of(folder: Path, kind: str) -> list[Run]:
+    """MLflow's runs of a kind, the oldest first."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    wanted = f"tags.`modelpress.kind` = '{kind}'"
+    return list(client.search_runs(experiments, wanted, order_by=["attributes.start_time ASC"]))
 
 
 def test_ablate_goes_on_where_it_was_when_it_was_killed_and_shows_every_effect(
@@ -75,6 +85,14 @@ def test_ablate_goes_on_where_it_was_when_it_was_killed_and_shows_every_effect(
     assert page.count("<svg") == 3
     assert "//" not in page, "it loads nothing"
     assert "page: data/ablate/effects.html" in said
+    effects = runs_of(project, "effect")
+    assert len(effects) == len(table)
+    parent = runs_of(project, "ablation")[-1]  # the first was killed
+    assert parent.info.status == "FINISHED" and parent.data.params["ablate.epochs"] == "2"
+    by_name = {run.info.run_name: run.data.metrics["points"] for run in effects}
+    for row in table.itertuples():
+        assert by_name[f"{row.technique}, {row.kind}"] == pytest.approx(row.points)
+    assert {run.data.tags["mlflow.parentRunId"] for run in effects} == {parent.info.run_id}
 
 
 def test_only_new_seeds_are_trained_when_more_are_asked_for(project: Path, api: dict[str, str]) -> None:
