@@ -68,7 +68,7 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
                     on_epoch=lambda row: progress.step(note(row)),
                 )
                 history += [replace(row, epoch=before + row.epoch) for row in rows]
-        if not ranks.main:
+        if not ranks.writes:
             return
     student.cpu()
     save_model(student, spec, out)

@@ -65,7 +65,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
                 on_epoch=lambda row: progress.reach(row.epoch, note(row)),
                 checkpoint=checkpoint,
             )
-        if not ranks.main:
+        if not ranks.writes:
             return
     save_model(model, spec, out)
     write_history(history, out / "history.csv")

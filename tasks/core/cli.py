@@ -37,8 +37,8 @@ def main(stage: Callable[..., None], section: str | None = None) -> None:
     given: dict[str, Any] = {k: v for k, v in vars(args).items() if k not in ("params", LAID_OVER)}
     try:
         given["params"] = load_section(section or name, args.params, getattr(args, LAID_OVER, None))
-        # Of the ranks that torchrun starts only the first writes.
-        first = os.environ.get("RANK", "0") == "0"
+        # Of the ranks that torchrun starts on a host only the first writes.
+        first = os.environ.get("LOCAL_RANK", "0") == "0"
         if "out" not in given:
             stage(**given)
             return

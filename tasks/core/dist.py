@@ -35,8 +35,13 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this rank writes the files and speaks."""
+        """Whether this rank speaks, and keeps the checkpoints."""
         return self.rank == 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether this rank writes what the stage puts out: one on each host, since hosts share no disk."""
+        return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def thread_count() -> int:

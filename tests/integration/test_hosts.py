@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,6 @@ ENDS = {"mp-one": "mp-a", "mp-two": "mp-b"}  # of the cable
 PORT = 29511
 EPOCHS = 10
 NOTICED_S = 75  # gloo's 30 s, and what torchrun takes to end its workers
-INPUTS = ["--data", "data/ingest", "--policy", "data/augment/policy.json", "--weights", "data/start"]
 
 
 def ip(*words: str) -> None:
@@ -55,27 +55,25 @@ def hosts() -> Iterator[None]:
 
 
 @contextmanager
-def training(folders: dict[str, Path]) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """torchrun on each host, in a checkout of its own; killed in the end."""
+def reproducing(folders: dict[str, Path], *stages: str) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """The same command on each host, in a checkout of its own; killed in the end."""
     running: dict[str, subprocess.Popen[str]] = {}
     try:
         for rank, (host, address) in enumerate(HOSTS.items()):
-            command = ["ip", "netns", "exec", host, "torchrun", "--nnodes=2", "--nproc-per-node=1"]
-            command += [
-                "--rdzv-backend=c10d",
-                f"--rdzv-endpoint={HOSTS['mp-one']}:{PORT}",
-                f"--local-addr={address}",
-            ]
-            command += [f"--rdzv-conf=is_host={1 - rank},join_timeout=60", "-m", "tasks.train", *INPUTS]
-            command += ["--checkpoints", ".modelpress/train", "--out", "data/train"]
             running[host] = subprocess.Popen(
-                command,
+                ["ip", "netns", "exec", host, sys.executable, "-m", "dvc", "repro", *stages],
                 cwd=folders[host],
                 env={
                     **os.environ,
                     "OMP_NUM_THREADS": "1",
                     "GLOO_SOCKET_IFNAME": ENDS[host],
                     "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+                    "PET_NNODES": "2",
+                    "PET_RDZV_BACKEND": "c10d",
+                    "PET_RDZV_ENDPOINT": f"{HOSTS['mp-one']}:{PORT}",
+                    # Both namespaces have the name of this machine, which says nothing of addresses.
+                    "PET_LOCAL_ADDR": address,
+                    "PET_RDZV_CONF": f"is_host={1 - rank},join_timeout=60",
                 },
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -108,7 +106,7 @@ def test_training_fails_in_one_line_and_goes_on_when_a_host_is_cut_off(
     folders = {host: tmp_path / host for host in HOSTS}
     for folder in folders.values():
         shutil.copytree(prepared, folder)
-    with training(folders) as running:
+    with reproducing(folders, "train") as running:
         one = running["mp-one"]
         assert one.stdout is not None
         said = []
@@ -127,10 +125,13 @@ def test_training_fails_in_one_line_and_goes_on_when_a_host_is_cut_off(
     assert len(ours) == 1
     assert "rank 0 of 2: another rank is gone, or has not answered for 30 s" in ours[0]
     cable("up")
-    with training(folders) as running:
-        one = running["mp-one"]
-        said = one.communicate(timeout=240)[0]
-        assert one.returncode == 0, said
+    with reproducing(folders, "prune") as running:
+        said, other = (running[host].communicate(timeout=240)[0] for host in HOSTS)
+        assert all(process.returncode == 0 for process in running.values()), said + other
     first = next(line for line in said.splitlines() if line.startswith("train "))
     assert int(first.split()[1].split("/")[0]) >= 3, "from the last checkpoint"
-    assert (folders["mp-one"] / "data/train/model.safetensors").exists()
+    for network in ("train", "prune/0.5"):
+        one, two = (
+            (folder / f"data/{network}/model.safetensors").read_bytes() for folder in folders.values()
+        )
+        assert one == two, "each host has what all of them have trained"
