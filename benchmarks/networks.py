@@ -43,10 +43,12 @@ BUDGETS: dict[str, tuple[str, ...]] = {
         "train.lr=0.03",
         "+train.clip_norm=1.0",
         "+train.stochastic_depth=0.0",
-        "prune.epochs=3",
+        "prune.epochs=6",
         "prune.lr=0.03",
         "+prune.relu=true",
+        "press.finetunes=2",
         "+press.sensitivity=[0.5]",
+        "select.max_drop_points=1.0",
     ),
     "resnet18": (
         "train.epochs=2",
