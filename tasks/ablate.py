@@ -23,7 +23,7 @@ from tasks.core.engine import fit, predict
 from tasks.core.errors import StageFailed
 from tasks.core.export import export
 from tasks.core.files import write_json
-from tasks.core.models import load_model, mac_count, save_model
+from tasks.core.models import load_model, mac_count, rectify, save_model
 from tasks.core.params import AblateParams, AugmentParams, PruneParams, QuantizeParams, TrainParams
 from tasks.core.params_file import load_pipeline, parse, read_yaml
 from tasks.core.policy import resolve_policy
@@ -130,6 +130,8 @@ def _compressed(
     params = parse(PruneParams, {**sections["prune"], **distilled, "epochs": epochs, "steps": 1}, "prune")
     ratio = next((r for r in params.ratios if isinstance(r, float)), 0.5)
     student = copy.deepcopy(dense).train()
+    if params.relu:
+        rectify(student)
     torch.manual_seed(seed)
     Pruner(
         student,

@@ -17,7 +17,15 @@ from tasks.core.dist import world
 from tasks.core.engine import Epoch
 from tasks.core.errors import BadInput
 from tasks.core.files import read_json, write_json
-from tasks.core.models import load_model, mac_count, parameter_count, rectify, save_model, sparsity
+from tasks.core.models import (
+    load_model,
+    mac_count,
+    parameter_count,
+    rectify,
+    save_model,
+    smooth_activations,
+    sparsity,
+)
 from tasks.core.params import SPARSE, SPARSE_2OF4, PruneParams, check_ratio
 from tasks.core.progress import Progress
 from tasks.core.pruning import Pruner, loss_gradients
@@ -37,7 +45,7 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
         ratio: share of the channels to remove; or sparse-SHARE, sparse-2of4: weights to set to zero.
 
     Raises:
-        BadInput: `ratio` is none of these.
+        BadInput: `ratio` is none of these, or `params.relu` finds nothing to replace.
         StageFailed: the network cannot be pruned, or the loss is not finite.
     """
     dataset = open_dataset(data)
@@ -49,6 +57,8 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
         dense.to(ranks.device)
         student = copy.deepcopy(dense).train()
         if params.relu:
+            if not smooth_activations(student):
+                raise BadInput(f"prune.relu: {spec.arch} has no activation that ReLU could stand for")
             rectify(student)
         method = _method(params, ratio, student, spec, dataset, augment)
         with Progress("prune", params.epochs, quiet=not ranks.main) as progress:

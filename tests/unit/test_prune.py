@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.core.architectures import Spec
+from tasks.core.architectures import Spec, build
 from tasks.core.data import Split
 from tasks.core.errors import BadInput, StageFailed
-from tasks.core.models import load_model, save_model, sparsity
+from tasks.core.models import load_model, save_model, smooth_activations, sparsity
 from tasks.core.params import PruneParams
 from tasks.prune import prune
 from tests.unit.test_engine import POLICY, TRAIN, VAL, network, train
@@ -108,6 +108,29 @@ def test_stage_is_refused_in_one_line_when_the_ratio_is_none(
 ) -> None:
     with pytest.raises(BadInput, match=f"^--ratio {ratio}: .*between 0 and 1"):
         run(inputs, tmp_path, ratio)
+
+
+def test_stage_is_refused_in_one_line_when_relu_has_nothing_to_stand_for(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        BadInput, match=r"^prune\.relu: resnet_small has no activation that ReLU could stand for$"
+    ):
+        run(inputs, tmp_path, "0.5", relu=True)
+
+
+@pytest.mark.slow
+def test_stage_writes_a_model_without_smooth_activations_when_relu_is_asked_for(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    spec = Spec("mobilenet_v3_small", 8, 0.1, (16, 16, 1), 2)
+    dense = build(spec)
+    assert smooth_activations(dense)
+    (tmp_path / "dense").mkdir()
+    save_model(dense, spec, tmp_path / "dense")
+    run({**inputs, "model": tmp_path / "dense"}, tmp_path / "out", "0.5", relu=True, epochs=1)
+    assert not smooth_activations(load_model(tmp_path / "out")[0])
 
 
 def test_stage_writes_the_same_bytes_when_run_twice(inputs: dict[str, Path], tmp_path: Path) -> None:
