@@ -41,6 +41,9 @@ def rectify(model: nn.Module) -> None:
     """
     for name in smooth_activations(model):
         model.set_submodule(name, Rectified())
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.inplace = False  # the gradient of ReLU needs what it put out
 
 
 def remove_blocks(model: nn.Module, blocks: Collection[str]) -> None:
