@@ -34,8 +34,8 @@ BUDGETS: dict[str, tuple[str, ...]] = {
         "train.epochs=8",
         "train.lr=0.1",
         "prune.epochs=6",
-        "+prune.relu=true",
         "quantize.schemes=[fp32,int8,int8_mixed,int8_qat]",
+        "select.max_drop_points=1.0",
     ),
     "mobilenet_v2": ("train.epochs=4", "train.lr=0.1", "prune.epochs=3", "press.finetunes=2"),
     "efficientnet_b0": (  # at lr 0.1 it does not settle in so few epochs
