@@ -16,7 +16,7 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.context import get_run_context
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -53,9 +53,7 @@ def ablate() -> Path:
     with only_run(root):
         tracker = Tracker(root, settings.EXPERIMENT)
         tracker.start((), "ablation")
-        run = get_run_context().flow_run  # type: ignore[union-attr]
-        assert run is not None
-        tracker.attach(run.name, str(run.id))
+        tracker.attach(flow_run.name, flow_run.id)
         try:
             for name in BEFORE:
                 before.with_options(name=name, task_run_name=name)(name, children)

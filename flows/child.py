@@ -93,6 +93,7 @@ def _keep(grace_s: float, command: list[str]) -> int:
         return 127
 
     def watch() -> None:
+        """Wait until whoever started this is gone, and end the command with it."""
         while os.read(0, 4096):
             pass
         os.killpg(0, signal.SIGTERM)

@@ -14,7 +14,7 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.context import get_run_context
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -70,10 +70,8 @@ def modelpress(force: bool = False, retries: int = 1, timeout_s: float = 0.0) ->
     settings.apply(root)
     with only_run(root):
         prepared = _prepared.pop() if _prepared else _read(root)
-        run = get_run_context().flow_run  # type: ignore[union-attr]
-        assert run is not None
         run_id = prepared.start_tracking(force)
-        prepared.tracker.attach(run.name, str(run.id))
+        prepared.tracker.attach(flow_run.name, flow_run.id)
         children, ok = Children(), False
         try:
             state = _run(root, prepared, run_id, children, force=force, retries=retries, timeout_s=timeout_s)

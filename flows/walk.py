@@ -140,6 +140,7 @@ def _task(
     progress = _progress(stage.name)
 
     def on_line(line: str) -> None:
+        """Log what the stage has printed, and show its progress."""
         log.info(line)
         progress(line)
 
@@ -169,6 +170,7 @@ def _progress(stage: str) -> Callable[[str], None]:
     updated = 0.0
 
     def on_line(line: str) -> None:
+        """Update the artifact, if the line tells progress and the last update is a while ago."""
         nonlocal artifact, updated
         match = LINE.match(line)
         if match is None:

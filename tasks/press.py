@@ -208,7 +208,7 @@ class _Workshop:
             )
         self.source.network.cpu()
         student.cpu().eval()
-        source = self.bench.source_of(design, student)
+        source = self.bench.source_of(student)
         deliver(source, self.bench.delivered(design, source), design.scheme, out)
         save_model(student, self.spec, out)
         write_history(history, out / "history.csv")

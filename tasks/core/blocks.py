@@ -97,6 +97,8 @@ def gate_means(
     sums: dict[str, Tensor] = defaultdict(lambda: torch.tensor(0.0))  # of products and of squares, each a C
 
     def hook(name: str) -> Any:
+        """Adds to the sums of a gate what goes into it and comes out."""
+
         def add(_: nn.Module, inputs: tuple[Tensor], after_NCHW: Tensor) -> None:
             (before_NCHW,) = inputs
             sums[name] = sums[name] + torch.stack([before_NCHW * after_NCHW, before_NCHW.square()]).sum(

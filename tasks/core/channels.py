@@ -163,6 +163,7 @@ def cut(model: nn.Module, groups: Groups, gone: Mapping[str, Sequence[int]]) -> 
     model.to(memory_format=torch.channels_last)
 
     def narrowed(group: Group) -> Group:
+        """What is left of a group, its entries numbered anew."""
         stays = torch.ones(group.width, dtype=torch.bool)
         stays[list(gone.get(group.name, ()))] = False
         members = []

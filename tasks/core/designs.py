@@ -27,7 +27,7 @@ from tasks.core.blocks import Block, find_blocks, gate_means, take_out
 from tasks.core.channels import Groups, find_groups
 from tasks.core.data import Split, balanced
 from tasks.core.export import export, refill
-from tasks.core.models import rectify, smooth_activations
+from tasks.core.models import is_rectified, rectify, smooth_activations
 from tasks.core.progress import Progress
 from tasks.core.pruning import loss_gradients, prune_channels, score
 from tasks.core.quantization import classifier, depthwise, layer_losses, quantize_static
@@ -149,10 +149,10 @@ class Bench:
         recalibrate(network, dataset.train, dataset.channel_mean, dataset.channel_std, RECALIBRATION_IMAGES)
         return network
 
-    def source_of(self, design: Design, network: nn.Module, quick: bool = False) -> Source:
-        """What schemes start from, for a network that `cut` made of the design."""
+    def source_of(self, network: nn.Module, quick: bool = False) -> Source:
+        """What schemes start from, for a network that `cut` made."""
         base = self._quick if quick else self._source
-        graph = self._rectified_graph if design.relu else self._source.graph
+        graph = self._rectified_graph if is_rectified(network) else self._source.graph
         return dataclasses.replace(base, network=network, graph=refill(graph, network))
 
     def quantized(self, design: Design, source: Source) -> Made:
@@ -174,7 +174,7 @@ class Bench:
 
     def worth(self, design: Design) -> Worth:
         """Try a design, untrained."""
-        source = self.source_of(design, self.cut(design), quick=True)
+        source = self.source_of(self.cut(design), quick=True)
         content = source.file(self.quantized(design, source).graph)
         right_N = predict(session(content, 2), self._val.images_NHWC).argmax(1) == self._val.labels_N
         timed = self._time(content)

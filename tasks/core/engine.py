@@ -110,11 +110,7 @@ def epochs(
     share = recipe.batch_size // (world.size * recipe.accumulate)
     # Looking waits for the device: a GPU would run dry.
     finite_every = 1 if world.device.type == "cpu" else 50
-    steps = len(train.labels_N) // recipe.batch_size
-    if steps == 0:
-        raise BadInput(
-            f"batch_size ({recipe.batch_size}) is larger than the training set ({len(train.labels_N)}): lower it"
-        )
+    steps = _steps(train, recipe)
     with learning(model, recipe, steps, world) as learner:
         stored = checkpoints.load(checkpoint, learner.parts, world) if checkpoint else []
         history = [Epoch(**row) for row in stored]
@@ -175,6 +171,16 @@ def predict(model: nn.Module, split: Split, mean: list[float], std: list[float])
 
 
 # ---- the parts of fit
+
+
+def _steps(train: Split, recipe: Recipe) -> int:
+    """Steps an epoch; what is left of the images after the last whole batch is of another batch next time."""
+    steps = len(train) // recipe.batch_size
+    if not steps:
+        raise BadInput(
+            f"batch_size ({recipe.batch_size}) is larger than the training set ({len(train)}): lower it"
+        )
+    return steps
 
 
 def _gradients(

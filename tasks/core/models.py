@@ -46,6 +46,11 @@ def rectify(model: nn.Module) -> None:
             module.inplace = False  # the gradient of ReLU needs what it put out
 
 
+def is_rectified(model: nn.Module) -> bool:
+    """Whether ReLU stands where the network had smooth activations."""
+    return any(isinstance(module, Rectified) for module in model.modules())
+
+
 def remove_blocks(model: nn.Module, blocks: Collection[str]) -> None:
     """Take whole blocks, named as submodules, out of `model`, in place; a block inside another goes with it."""
     for block in blocks:
@@ -100,9 +105,8 @@ def save_model(model: nn.Module, spec: Spec, folder: Path) -> None:
         for name, module in model.named_modules()
         if type(module) in WIDTHS
     }
-    rectified = any(isinstance(module, Rectified) for module in model.modules())
-    about = {"layers": layers, "removed_blocks": removed_blocks(model), "rectified": rectified}
-    write_json(folder / "model.json", {**asdict(spec), **about})
+    changed = {"removed_blocks": removed_blocks(model), "rectified": is_rectified(model)}
+    write_json(folder / "model.json", {**asdict(spec), "layers": layers, **changed})
     # Contiguous: the bytes must not depend on the memory format that training liked best.
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     save_file(state, folder / "model.safetensors")

@@ -49,9 +49,8 @@ def open_study(
         ]
         again = [replace(design, criterion=other) for other in others for design in even[1:]]
         advised = list(_advised(rows, first, select))
-        rectified = [
-            replace(design, relu=True, int8=True) for design in [*even, *advised] if bench.has_smooth
-        ]
+        smooth = [*even, *advised] if bench.has_smooth else []
+        rectified = [replace(design, relu=True, int8=True) for design in smooth]
         for design in [*even, *advised, *rectified, *again]:
             ratios = {name: round(round(design.ratios.get(name, 0.0) / STEP) * STEP, 2) for name in groups}
             study.enqueue_trial(

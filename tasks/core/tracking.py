@@ -1,8 +1,8 @@
 """The mirror of a pipeline run in MLflow. The files under data/ are the truth; nothing is read back.
 
 One parent run a pipeline run, a child a stage, a grandchild a trial of tune or press; the description of press
-plots its front. An ablation is a parent run too, with a child an effect. A stage that DVC did not have to run gets a child too, whose tag `modelpress.made_by` is the id
-of the run that made its outputs.
+plots its front. A stage that DVC did not have to run gets a child too, whose tag `modelpress.made_by` is the id
+of the run that made its outputs. An ablation is a parent run as well, with a child an effect.
 Parameters come from dvc.lock alone; the environment is never logged.
 """
 

@@ -89,7 +89,7 @@ def test_search_tries_relu_for_smooth_activations_when_the_network_has_some(tmp_
     study = open_study(PARAMS, ANY, bench, [], tmp_path / "log")
     designs = [suggest(ask(study, PARAMS), PARAMS, bench) for _ in range(12)]
     assert [design.relu for design in designs] == [False] * 6 + [True] * 6
-    rectified = bench.source_of(designs[6], bench.cut(designs[6]))
+    rectified = bench.source_of(bench.cut(designs[6]))
     graph = bench.quantized(designs[6], rectified).graph
     operators = {node.op_type for node in rectified.graph.graph.node}
     assert "Relu" in operators and not operators & {"HardSwish", "Gelu"}
