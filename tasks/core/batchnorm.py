@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed._functional_collectives import all_reduce
+from torch.nn import functional as F
 
 from tasks.core.batches import EVAL_BATCH, sample
 from tasks.core.data import Split
@@ -74,23 +75,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
         """y_NCHW: x_NCHW, normalised by the mean and the variance of all ranks' parts."""
         if not self.training:
             return super().forward(x_NCHW)
-        wide_NCHW = x_NCHW if x_NCHW.dtype == torch.float64 else x_NCHW.float()
-        own_variance_C, own_mean_C = torch.var_mean(wide_NCHW, (0, 2, 3), correction=0)
-        # One message a layer: what they wait for is each other, not the bytes.
-        own_2C = torch.stack([own_mean_C, own_variance_C + own_mean_C.square()])
-        mean_C, spread_C = self._over_ranks(own_2C).unbind()
-        variance_C = (spread_C - mean_C.square()).clamp(min=0)
-        centred_NCHW = x_NCHW - mean_C[:, None, None]
-        self._remember(mean_C.detach(), variance_C.detach(), x_NCHW.numel() // len(mean_C) * self.ranks)
-        factor_C = torch.rsqrt(variance_C + self.eps) * self.weight
-        return centred_NCHW * factor_C[:, None, None] + self.bias[:, None, None]
-
-    def _over_ranks(self, mean_2C: Tensor) -> Tensor:
-        """The mean of every rank's means; gradients go back to all of them."""
-        everyone = distributed.group.WORLD
-        assert everyone is not None, "the ranks have joined"
-        total_2C: Tensor = all_reduce(mean_2C, "sum", everyone)
-        return total_2C / self.ranks
+        y_NCHW, mean_C, variance_C = _Normalize.apply(x_NCHW, self.weight, self.bias, self.eps, self.ranks)
+        self._remember(mean_C, variance_C, x_NCHW.numel() // len(mean_C) * self.ranks)
+        return cast(Tensor, y_NCHW)
 
     @torch.no_grad()
     def _remember(self, mean_C: Tensor, variance_C: Tensor, count: int) -> None:
@@ -100,3 +87,43 @@ class SharedBatchNorm(nn.BatchNorm2d):
         share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean_C, share)
         self.running_var.lerp_(variance_C * (count / (count - 1)), share)
+
+
+class _Normalize(torch.autograd.Function):
+    """Ioffe & Szegedy 2015 (arXiv:1502.03167), by the kernels that normalise on one rank; what the ranks tell
+    each other is two numbers a channel there and two back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_NCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float, ranks: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """y_NCHW, mean_C and the variance_C that is not corrected, of all ranks."""
+        own_2C = torch.stack(torch.batch_norm_update_stats(x_NCHW, None, None, 0.0))
+        all_R2C = own_2C.new_empty(ranks * 2, own_2C.shape[1])
+        distributed.all_gather_into_tensor(all_R2C, own_2C)
+        means_RC, variances_RC = all_R2C.view(ranks, 2, -1).unbind(1)
+        mean_C = means_RC.mean(0)
+        variance_C = variances_RC.mean(0) + means_RC.var(0, correction=0)
+        ctx.save_for_backward(x_NCHW, weight_C, mean_C, variance_C)
+        ctx.mark_non_differentiable(mean_C, variance_C)
+        ctx.eps, ctx.ranks = eps, ranks
+        y_NCHW = F.batch_norm(x_NCHW, mean_C, variance_C, weight_C, bias_C, eps=eps)
+        return y_NCHW, mean_C, variance_C
+
+    @staticmethod
+    def backward(ctx: Any, dy_NCHW: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x_NCHW, weight_C and bias_C; those of the last two are of this rank's part alone."""
+        x_NCHW, weight_C, mean_C, variance_C = ctx.saved_tensors
+        scale_C = torch.rsqrt(variance_C + ctx.eps)
+        # As if mean and variance were constants ...
+        dx_NCHW, dweight_C, dbias_C = torch.ops.aten.native_batch_norm_backward(
+            dy_NCHW, x_NCHW, weight_C, mean_C, variance_C, mean_C, scale_C, False, ctx.eps, [True] * 3
+        )
+        # ... and what goes through them: a line in x, as both are sums over the global batch.
+        sums_2C = torch.stack([dweight_C, dbias_C])
+        distributed.all_reduce(sums_2C)
+        count = x_NCHW.numel() // len(mean_C) * ctx.ranks
+        by_weight_C, by_bias_C = (sums_2C * (scale_C * weight_C / -count)).unbind()
+        slope_C = by_weight_C * scale_C
+        dx_NCHW.addcmul_(x_NCHW, slope_C[:, None, None]).add_((by_bias_C - slope_C * mean_C)[:, None, None])
+        return dx_NCHW, dweight_C, dbias_C, None, None
