@@ -100,7 +100,7 @@ class _Normalize(torch.autograd.Function):
         """y_NCHW, mean_C and the variance_C that is not corrected, of all ranks."""
         own_2C = torch.stack(torch.batch_norm_update_stats(x_NCHW, None, None, 0.0))
         all_R2C = own_2C.new_empty(ranks * 2, own_2C.shape[1])
-        distributed.all_gather_into_tensor(all_R2C, own_2C)
+        distributed.all_gather_single(all_R2C, own_2C)
         means_RC, variances_RC = all_R2C.view(ranks, 2, -1).unbind(1)
         mean_C = means_RC.mean(0)
         variance_C = variances_RC.mean(0) + means_RC.var(0, correction=0)

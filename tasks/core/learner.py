@@ -151,7 +151,9 @@ class Learner:
         """`network` is what computes gradients that are of all ranks; DDP has to know which parameters have any."""
         several = self.world.size > 1 and not self.sharded
         self.network = (
-            DistributedDataParallel(self.model, forward_sync_buffers=False) if several else self.model
+            DistributedDataParallel(self.model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+            if several
+            else self.model
         )
 
 
