@@ -19,7 +19,7 @@ from tasks.core.batchnorm import recalibrate
 from tasks.core.cli import main
 from tasks.core.data import Dataset, open_dataset, subset
 from tasks.core.dist import World, deterministic, keep_memory
-from tasks.core.engine import fit, predict
+from tasks.core.engine import epochs, predict
 from tasks.core.errors import StageFailed
 from tasks.core.export import export
 from tasks.core.files import write_json
@@ -91,10 +91,10 @@ def ablate(
 
 
 def _trained(
-    variant: Variant, sections: Sections, epochs: int, dataset: Dataset, weights: Path, seed: int, out: Path
+    variant: Variant, sections: Sections, length: int, dataset: Dataset, weights: Path, seed: int, out: Path
 ) -> dict[str, Any]:
     """Labels of the test images, and how large the network is."""
-    values = {**sections["train"], "epochs": epochs, "seed": seed, "early_stopping": 0}
+    values = {**sections["train"], "epochs": length, "seed": seed, "early_stopping": 0}
     params = parse(TrainParams, values, f"{variant.name}: train")
     augment = _augmentation(sections, dataset, params.augment_strength)
     torch.manual_seed(seed)
@@ -104,7 +104,9 @@ def _trained(
         begin(model, weights)
     diverged = False
     try:
-        fit(model, recipe_of(params), dataset.train, dataset.val, augment, len(dataset.classes), ALONE)
+        list(
+            epochs(model, recipe_of(params), dataset.train, dataset.val, augment, len(dataset.classes), ALONE)
+        )
     except StageFailed as error:  # a finding, not a failure: without batch norm, say, a rate is too high
         print(f"ablate: {variant.name}: {error}", flush=True)
         diverged = True
@@ -113,7 +115,7 @@ def _trained(
 
 
 def _compressed(
-    variant: Variant, sections: Sections, epochs: int, dataset: Dataset, network: Path, seed: int
+    variant: Variant, sections: Sections, length: int, dataset: Dataset, network: Path, seed: int
 ) -> dict[str, Any]:
     """As `_trained`, of a network that was pruned and recovered, or quantized."""
     dense, spec = load_model(network)
@@ -127,7 +129,7 @@ def _compressed(
         size = {"size_bytes": len(content), "size_bytes_before": len(source.file(source.graph))}
         return {"labels_N": logits_NK.argmax(1), "scheme": scheme, **size}
     distilled = {} if variant.name == PRUNED else {"distill_weight": 0.0}
-    params = parse(PruneParams, {**sections["prune"], **distilled, "epochs": epochs, "steps": 1}, "prune")
+    params = parse(PruneParams, {**sections["prune"], **distilled, "epochs": length, "steps": 1}, "prune")
     ratio = next((r for r in params.ratios if isinstance(r, float)), 0.5)
     student = copy.deepcopy(dense).train()
     if params.relu:
@@ -145,9 +147,7 @@ def _compressed(
         lambda: loss_gradients(student, dataset.train, augment.mean, augment.std),
     ).step()
     recalibrate(student, dataset.train, augment.mean, augment.std)
-    recover(
-        student, dense, params, dataset, augment, ALONE, epochs=epochs, seed=seed, on_epoch=lambda _: None
-    )
+    list(recover(student, dense, params, dataset, augment, ALONE, length=length, seed=seed))
     return _about(student, spec, dataset) | {
         "ratio": ratio,
         "macs_before": mac_count(dense, spec.image_shape),

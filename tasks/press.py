@@ -194,18 +194,18 @@ class _Workshop:
         torch.manual_seed(params.seed)
         student = self.bench.cut(design).train()
         with world() as ranks:
-            history = recover(
+            rows = recover(
                 student,
                 self.source.network,
                 params,
                 dataset,
                 self.source.augment,
                 ranks,
-                epochs=params.epochs,
+                length=params.epochs,
                 seed=params.seed,
-                on_epoch=lambda row: self.progress.step(note(row)),
                 checkpoint=self.folder / f"checkpoint-{number}",
             )
+            history = self.progress.over(rows, note)
         self.source.network.cpu()
         student.cpu().eval()
         source = self.bench.source_of(student)

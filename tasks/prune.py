@@ -73,11 +73,10 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
                     dataset,
                     augment,
                     ranks,
-                    epochs=_share(params.epochs, params.steps, step),
+                    length=_share(params.epochs, params.steps, step),
                     seed=params.seed + step,
-                    on_epoch=lambda row: progress.step(note(row)),
                 )
-                history += [replace(row, epoch=before + row.epoch) for row in rows]
+                history += [replace(row, epoch=before + row.epoch) for row in progress.over(rows, note)]
         if not ranks.writes:
             return
     student.cpu()

@@ -17,7 +17,7 @@ from tasks.core.architectures import build
 from tasks.core.cli import main
 from tasks.core.data import open_dataset
 from tasks.core.dist import thread_count, world
-from tasks.core.engine import fit
+from tasks.core.engine import epochs
 from tasks.core.files import fingerprint, read_json, write_json
 from tasks.core.models import parameter_count, save_model, sparsity
 from tasks.core.params import TrainParams
@@ -54,7 +54,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
         if (taken := begin(model, weights)) and ranks.main:
             print(f"train: {taken}", flush=True)
         with Progress("train", params.epochs, quiet=not ranks.main) as progress:
-            history = fit(
+            rows = epochs(
                 model,
                 recipe_of(params),
                 dataset.train,
@@ -62,9 +62,9 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
                 BatchAugment(resolved, params.augment_strength),
                 len(dataset.classes),
                 ranks,
-                on_epoch=lambda row: progress.reach(row.epoch, note(row)),
                 checkpoint=checkpoint,
             )
+            history = progress.over(rows, note)
         if not ranks.writes:
             return
     save_model(model, spec, out)

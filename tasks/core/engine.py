@@ -1,4 +1,4 @@
-"""epochs(), fit() and predict(): the one training loop, read from top to bottom.
+"""epochs() and predict(): the one training loop, read from top to bottom.
 
 Used for dense training, for each trial of tuning and for the recovery after pruning. The batch size
 is global: every rank draws and augments the same global batch from the same seed and computes its
@@ -11,7 +11,7 @@ x_NHWC: uint8 images; x_NCHW: normalised float32; N is the global batch, K the c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -58,31 +58,6 @@ class Epoch:
     val_accuracy: float
 
 
-def fit(
-    model: nn.Module,
-    recipe: Recipe,
-    train: Split,
-    val: Split,
-    augment: BatchAugment,
-    num_classes: int,
-    world: World,
-    *,
-    teacher: Teacher | None = None,
-    on_epoch: Callable[[Epoch], None] = lambda _: None,
-    checkpoint: Path | None = None,
-) -> list[Epoch]:
-    """As `epochs`, to the end; one row an epoch."""
-    running = epochs(
-        model, recipe, train, val, augment, num_classes, world, teacher=teacher, checkpoint=checkpoint
-    )
-    while True:
-        try:
-            on_epoch(next(running))
-        except StopIteration as end:
-            history: list[Epoch] = end.value
-            return history
-
-
 def epochs(
     model: nn.Module,
     recipe: Recipe,
@@ -94,12 +69,12 @@ def epochs(
     *,
     teacher: Teacher | None = None,
     checkpoint: Path | None = None,
-) -> Generator[Epoch, None, list[Epoch]]:
-    """Train `model` in place, an epoch whenever the next row is asked for; returns all rows.
+) -> Iterator[Epoch]:
+    """Train `model` in place, an epoch whenever the next row is asked for; until then nothing happens.
 
     With `ema_decay` the averaged weights are what is validated and what `model` holds in the end.
-    With `checkpoint`, the state after each epoch is kept there, and a run that finds one goes on
-    from it to the same weights, bit for bit. The path must name what it belongs to (see
+    With `checkpoint`, the state after each epoch is kept there, and a run that finds one gives the
+    rows before it at once and goes on from it to the same weights, bit for bit. The path must name what it belongs to (see
     `fingerprint`), so that nothing resumes from another run's state.
 
     Raises:
@@ -115,6 +90,7 @@ def epochs(
         stored = checkpoints.load(checkpoint, learner.parts, world) if checkpoint else []
         history = [Epoch(**row) for row in stored]
         criterion = _criterion(recipe, train, num_classes, world.device)
+        yield from history
 
         while len(history) < recipe.epochs and not _stalled(history, recipe.early_stopping):
             epoch = len(history)
@@ -151,8 +127,6 @@ def epochs(
                 checkpoints.save(checkpoint, learner.parts, [asdict(row) for row in history], world)
             yield row
 
-    return history
-
 
 def predict(model: nn.Module, split: Split, mean: list[float], std: list[float]) -> Tensor:
     """Logits_NK (float32, on the CPU) of every image of `split`, in order."""
@@ -170,7 +144,7 @@ def predict(model: nn.Module, split: Split, mean: list[float], std: list[float])
     return torch.cat(logits)
 
 
-# ---- the parts of fit
+# ---- the parts of epochs
 
 
 def _steps(train: Split, recipe: Recipe) -> int:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Iterable
 from types import TracebackType
+from typing import TypeVar
 
 from tqdm import tqdm
+
+Row = TypeVar("Row")
 
 LINE = re.compile(r"^(?P<what>[a-z]+) (?P<done>\d+)/(?P<total>\d+)(?:: (?P<note>.*))?$")
 
@@ -34,6 +38,14 @@ class Progress:
     def reach(self, done: int, note: str = "") -> None:
         """`done` are done in all, as when a run goes on where another one ended."""
         self.step(note, done - self.done)
+
+    def over(self, rows: Iterable[Row], note: Callable[[Row], str]) -> list[Row]:
+        """All `rows`, each a step as soon as it is there."""
+        seen = []
+        for row in rows:
+            self.step(note(row))
+            seen.append(row)
+        return seen
 
     def __enter__(self) -> Progress:
         return self

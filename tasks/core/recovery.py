@@ -6,14 +6,14 @@ its own from the peak down, Renda, Frankle, Carbin 2020, arXiv:2003.02389.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import nn
 
 from tasks.core.data import Dataset
 from tasks.core.dist import World
-from tasks.core.engine import Epoch, Teacher, fit
+from tasks.core.engine import Epoch, Teacher, epochs
 from tasks.core.optimizing import Recipe
 from tasks.core.params import PruneParams
 from tasks.core.transforms import BatchAugment
@@ -27,18 +27,17 @@ def recover(
     augment: BatchAugment,
     world: World,
     *,
-    epochs: int,
+    length: int,
     seed: int,
-    on_epoch: Callable[[Epoch], None],
     checkpoint: Path | None = None,
-) -> list[Epoch]:
-    """Train `student` in place, with `dense` as its teacher; one row an epoch.
+) -> Iterator[Epoch]:
+    """Train `student` in place for `length` epochs, with `dense` as its teacher; rows as `engine.epochs` gives them.
 
     Raises:
         StageFailed: the loss is not finite.
     """
     recipe = Recipe(
-        epochs=epochs,
+        epochs=length,
         batch_size=params.batch_size,
         lr=params.lr,
         warmup_epochs=0.1,  # the weights are trained: only momentum has to build up
@@ -46,7 +45,7 @@ def recover(
         seed=seed,
     )
     teacher = Teacher(dense.to(world.device), params.temperature, params.distill_weight)
-    return fit(
+    return epochs(
         student,
         recipe,
         dataset.train,
@@ -55,6 +54,5 @@ def recover(
         len(dataset.classes),
         world,
         teacher=teacher,
-        on_epoch=on_epoch,
         checkpoint=checkpoint,
     )

@@ -17,7 +17,7 @@ from torch import nn
 from tasks.core.bias_correction import correct_biases
 from tasks.core.data import Dataset, balanced
 from tasks.core.dist import world
-from tasks.core.engine import Teacher, fit
+from tasks.core.engine import Teacher, epochs
 from tasks.core.export import take_raw_images, to_bytes
 from tasks.core.optimizing import Recipe
 from tasks.core.params import QuantizeParams
@@ -156,7 +156,7 @@ def _int8_qat(source: Source) -> Made:
         seed=params.seed,
     )
     with world() as ranks, Progress("quantize", params.qat_epochs) as progress:
-        fit(
+        rows = epochs(
             student,
             recipe,
             source.dataset.train,
@@ -165,8 +165,8 @@ def _int8_qat(source: Source) -> Made:
             len(source.dataset.classes),
             ranks,
             teacher=Teacher(source.network.to(ranks.device), temperature=2.0, weight=0.9),
-            on_epoch=lambda row: progress.step(note(row)),
         )
+        progress.over(rows, note)
     source.network.cpu()
     learned = trained(student.cpu(), source.calibrated, reasons)
     before, after = (source.accuracy(source.file(graph)) for graph in (untrained, learned))

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tasks.core.architectures import Spec, build
 from tasks.core.batchnorm import recalibrate
 from tasks.core.data import Split
 from tasks.core.dist import World
-from tasks.core.engine import Epoch, Teacher, fit, predict
+from tasks.core.engine import Epoch, Teacher, epochs, predict
 from tasks.core.errors import BadInput, StageFailed
 from tasks.core.models import sparsity
 from tasks.core.optimizing import SCHEDULES, Recipe, lr_factor
@@ -56,7 +57,17 @@ def network(seed: int = 0, dropout: float = 0.1) -> nn.Module:
 
 
 def train(model: nn.Module, recipe: Recipe = RECIPE, **options: Any) -> list[Epoch]:
-    return fit(model, recipe, TRAIN, VAL, BatchAugment(POLICY), 2, ALONE, **options)
+    return list(epochs(model, recipe, TRAIN, VAL, BatchAugment(POLICY), 2, ALONE, **options))
+
+
+class Counted(BatchAugment):
+    """Counts the batches that it is asked for."""
+
+    batches = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.batches += 1
+        return super().__call__(*args, **kwargs)
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -66,38 +77,32 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_fit_learns_when_there_is_something_to_learn(optimizer: str, schedule: str) -> None:
+def test_training_learns_when_there_is_something_to_learn(optimizer: str, schedule: str) -> None:
     recipe = replace(RECIPE, optimizer=optimizer, schedule=schedule, lr=0.05 if optimizer == "sgd" else 0.005)
     history = train(network(), recipe)
     assert history[-1].val_accuracy > 0.95
     assert history[-1].train_loss < history[0].train_loss
 
 
-def test_fit_gives_the_same_weights_to_the_bit_when_run_twice() -> None:
+def test_training_gives_the_same_weights_to_the_bit_when_run_twice() -> None:
     one, two = network(), network()
     assert train(one) == train(two)
     assert same(one, two)
 
 
-def test_fit_ends_with_the_same_weights_when_it_was_cut_off_and_resumed(tmp_path: Path) -> None:
-    class Killed(Exception):
-        pass
-
-    def kill(row: Epoch) -> None:
-        if row.epoch == 2:
-            raise Killed
-
+def test_training_ends_with_the_same_weights_when_it_was_cut_off_and_resumed(tmp_path: Path) -> None:
     whole, broken, resumed = network(), network(), network(seed=9)
     history = train(whole)
-    with pytest.raises(Killed):
-        train(broken, checkpoint=tmp_path / "kept", on_epoch=kill)
+    running = epochs(broken, RECIPE, TRAIN, VAL, BatchAugment(POLICY), 2, ALONE, checkpoint=tmp_path / "kept")
+    assert [row.epoch for row in islice(running, 2)] == [1, 2]
+    running.close()
     assert train(resumed, checkpoint=tmp_path / "kept") == history
     assert same(whole, resumed)
 
 
-@pytest.mark.parametrize(("damaged", "epochs"), [(1, [3]), (2, [1, 2, 3])])
-def test_fit_goes_on_from_an_older_checkpoint_when_the_newest_are_damaged(
-    damaged: int, epochs: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("damaged", "trained"), [(1, 1), (2, 3)])
+def test_training_goes_on_from_an_older_checkpoint_when_the_newest_are_damaged(
+    damaged: int, trained: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, resumed = network(), network()
     train(whole, checkpoint=tmp_path)
@@ -107,14 +112,15 @@ def test_fit_goes_on_from_an_older_checkpoint_when_the_newest_are_damaged(
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-    run: list[int] = []
-    train(resumed, checkpoint=tmp_path, on_epoch=lambda row: run.append(row.epoch))
-    assert run == epochs
+    augment = Counted(POLICY)
+    rows = list(epochs(resumed, RECIPE, TRAIN, VAL, augment, 2, ALONE, checkpoint=tmp_path))
+    assert [row.epoch for row in rows] == [1, 2, 3]
+    assert augment.batches == trained * (512 // RECIPE.batch_size)
     assert same(whole, resumed)
     assert capsys.readouterr().out.count("is damaged; going on from an older checkpoint") == damaged
 
 
-def test_fit_stops_early_when_the_validation_loss_no_longer_falls() -> None:
+def test_training_stops_early_when_the_validation_loss_no_longer_falls() -> None:
     recipe = replace(RECIPE, epochs=30, early_stopping=2, schedule="constant", ema_decay=0.0)
     history = train(network(), recipe)
     losses = [row.val_loss for row in history]
@@ -122,32 +128,32 @@ def test_fit_stops_early_when_the_validation_loss_no_longer_falls() -> None:
     assert losses.index(min(losses)) == len(losses) - 3
 
 
-def test_fit_follows_the_teacher_when_it_has_all_the_weight() -> None:
+def test_training_follows_the_teacher_when_it_has_all_the_weight() -> None:
     teacher = network(seed=1, dropout=0.0)
     train(teacher)
     student = network(seed=2)
     noise = Split(TRAIN.images_NHWC, np.random.default_rng(0).permutation(TRAIN.labels_N))
     wise = Teacher(teacher.eval(), temperature=2.0, weight=1.0)
-    fit(student, RECIPE, noise, VAL, BatchAugment(POLICY), 2, ALONE, teacher=wise)
+    list(epochs(student, RECIPE, noise, VAL, BatchAugment(POLICY), 2, ALONE, teacher=wise))
     agreement = predict(student, VAL, [0.3], [0.3]).argmax(1) == predict(teacher, VAL, [0.3], [0.3]).argmax(1)
     assert agreement.float().mean() > 0.95, "labels are noise: only the teacher could have taught this"
 
 
-def test_fit_stops_in_one_line_when_the_loss_is_not_finite() -> None:
+def test_training_stops_in_one_line_when_the_loss_is_not_finite() -> None:
     with pytest.raises(
         StageFailed, match=r"training has diverged in step \d+ of epoch \d: lower lr \(1e\+30\)"
     ):
         train(network(), replace(RECIPE, lr=1e30, warmup_epochs=0))
 
 
-def test_fit_is_refused_when_the_batch_is_larger_than_the_data() -> None:
+def test_training_is_refused_when_the_batch_is_larger_than_the_data() -> None:
     with pytest.raises(BadInput, match=r"batch_size \(1024\)"):
         train(network(), replace(RECIPE, batch_size=1024))
 
 
-def test_fit_is_refused_when_the_ranks_do_not_divide_the_batch() -> None:
+def test_training_is_refused_when_the_ranks_do_not_divide_the_batch() -> None:
     with pytest.raises(BadInput, match="multiple of the 3 ranks"):
-        fit(network(), RECIPE, TRAIN, VAL, BatchAugment(POLICY), 2, World(0, 3, torch.device("cpu")))
+        next(epochs(network(), RECIPE, TRAIN, VAL, BatchAugment(POLICY), 2, World(0, 3, torch.device("cpu"))))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -219,7 +225,7 @@ def test_weights_are_those_of_whole_batches_when_gradients_are_accumulated() -> 
         assert torch.allclose(one, other, atol=1e-4)
 
 
-def test_fit_is_refused_when_the_parts_do_not_divide_the_batch() -> None:
+def test_training_is_refused_when_the_parts_do_not_divide_the_batch() -> None:
     with pytest.raises(BadInput, match=r"multiple of 1 ranks times accumulate \(5\)"):
         train(network(), replace(RECIPE, accumulate=5))
 
@@ -235,7 +241,7 @@ def test_rare_class_is_found_more_often_when_classes_are_balanced(remedy: dict[s
     for name, options in {"plain": {}, "balanced": remedy}.items():
         model = network()
         recipe = replace(RECIPE, epochs=4, **options)
-        fit(model, recipe, tail, VAL, BatchAugment(POLICY), 2, ALONE)
+        list(epochs(model, recipe, tail, VAL, BatchAugment(POLICY), 2, ALONE))
         found_N = predict(model, VAL, [0.3], [0.3]).argmax(1).numpy()[VAL.labels_N == 1]
         recall[name] = found_N.mean()
     assert recall["balanced"] > recall["plain"] + 0.2
@@ -268,7 +274,7 @@ import psutil
 import torch
 from tasks.core.data import Split
 from tasks.core.dist import World
-from tasks.core.engine import fit
+from tasks.core.engine import epochs
 from tasks.core.architectures import Spec, build
 from tasks.core.optimizing import Recipe
 from tasks.core.transforms import BatchAugment
@@ -279,12 +285,12 @@ policy = {"channel_mean": [0.3], "channel_std": [0.3], "operations": {}}
 model = build(Spec("resnet_small", 32, 0.0, (64, 64, 1), 2))
 limit = psutil.Process().memory_info().vms + 1_500_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-fit(model, Recipe(epochs=1, batch_size=1024, lr=0.1), data, data, BatchAugment(policy), 2, World(0, 1, torch.device("cpu")))
+next(epochs(model, Recipe(epochs=1, batch_size=1024, lr=0.1), data, data, BatchAugment(policy), 2, World(0, 1, torch.device("cpu"))))
 """
 
 
 @pytest.mark.slow
-def test_fit_says_how_many_images_fit_when_memory_does_not_suffice() -> None:
+def test_training_says_how_many_images_fit_when_memory_does_not_suffice() -> None:
     done = subprocess.run(
         [sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True, check=False, cwd=ROOT
     )

@@ -18,8 +18,9 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_pipeline_is_accepted_when_it_is_the_committed_one() -> None:
-    assert load_pipeline(ROOT / "params.yaml").ingest.source == "data/raw/fashion-mnist"
+@pytest.mark.parametrize("name", ["params.yaml", "examples/accurate.yaml"])
+def test_pipeline_is_accepted_when_it_is_a_committed_one(name: str) -> None:
+    assert load_pipeline(ROOT / name).ingest.source == "data/raw/fashion-mnist"
 
 
 @pytest.mark.parametrize(

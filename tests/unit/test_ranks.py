@@ -13,7 +13,7 @@ from torch import Tensor, distributed, multiprocessing, nn
 
 from tasks.core.data import Split
 from tasks.core.dist import World, shared
-from tasks.core.engine import epochs, fit
+from tasks.core.engine import epochs
 from tasks.core.learner import learning
 from tasks.core.models import sparsity
 from tasks.core.optimizing import Recipe
@@ -51,7 +51,7 @@ def trained(world: World, double: bool, shard: bool) -> dict[str, Tensor]:
     augment = (DoubleTargets if double else BatchAugment)(POLICY)
     train = TRAIN if double else Split(TRAIN.images_NHWC[:96], TRAIN.labels_N[:96])
     recipe = replace(RECIPE if double else FIRST_STEPS, shard=shard)
-    fit(model, recipe, train, VAL, augment, 2, world)
+    list(epochs(model, recipe, train, VAL, augment, 2, world))
     return model.state_dict()
 
 

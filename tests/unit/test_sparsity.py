@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tasks.core.architectures import Spec, build
 from tasks.core.dist import World
-from tasks.core.engine import fit
+from tasks.core.engine import epochs
 from tasks.core.models import sparsity
 from tasks.core.sparsity import Sparsifier, hold, sparsify, sparsify_2of4
 from tasks.core.transforms import BatchAugment
@@ -98,7 +98,7 @@ def test_zeros_stay_exactly_zero_when_the_others_learn(
     before = {name: weight.clone() for name, weight in weights(model).items()}
     recipe = replace(RECIPE, epochs=2, optimizer=optimizer, ema_decay=ema_decay, weight_decay=0.01)
     recipe = replace(recipe, lr=0.05 if optimizer == "sgd" else 0.005)
-    fit(model, recipe, TRAIN, VAL, BatchAugment(POLICY), 2, World(0, 1, torch.device("cpu")))
+    list(epochs(model, recipe, TRAIN, VAL, BatchAugment(POLICY), 2, World(0, 1, torch.device("cpu"))))
     for name, weight in weights(model).items():
         assert torch.equal(weight == 0, before[name] == 0), name
         assert not torch.equal(weight, before[name]), f"{name} did not learn"
@@ -107,7 +107,7 @@ def test_zeros_stay_exactly_zero_when_the_others_learn(
 def test_weights_leave_zero_when_nobody_holds_them() -> None:
     model = network()
     masks = sparsify(model, 0.7)
-    fit(
+    running = epochs(
         model,
         replace(RECIPE, epochs=1),
         TRAIN,
@@ -116,6 +116,7 @@ def test_weights_leave_zero_when_nobody_holds_them() -> None:
         2,
         World(0, 1, torch.device("cpu")),
     )
+    list(running)
     assert sparsity(model) < 0.1
     hold(model, masks)
     model.zero_grad()
