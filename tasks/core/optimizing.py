@@ -1,6 +1,6 @@
 """How a step changes weights: the optimizer, its learning rate over time, and what draws weights to zero.
 
-Everything is a function of a Recipe; `engine.fit` calls it.
+Everything is a function of a Recipe; `engine.epochs` calls it.
 """
 
 from __future__ import annotations
