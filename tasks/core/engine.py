@@ -74,8 +74,8 @@ def epochs(
 
     With `ema_decay` the averaged weights are what is validated and what `model` holds in the end.
     With `checkpoint`, the state after each epoch is kept there, and a run that finds one gives the
-    rows before it at once and goes on from it to the same weights, bit for bit. The path must name what it belongs to (see
-    `fingerprint`), so that nothing resumes from another run's state.
+    rows before it at once and goes on from it to the same weights, bit for bit. The path must name
+    what it belongs to (see `fingerprint`), so that nothing resumes from another run's state.
 
     Raises:
         BadInput: the batch does not divide among the ranks and parts, or is larger than the training set.
