@@ -51,8 +51,8 @@ def save(
 
 
 def load(folder: Path, parts: Mapping[str, Stateful], world: World) -> list[dict[str, Any]]:
-    """Set `parts`, on every rank, to what the newest good checkpoint on the main one holds; its history, empty where
-    there is none."""
+    """Set `parts`, on every rank, to what the newest good checkpoint on the main one holds, and say so; its history,
+    empty where there is none."""
     content = shared(_newest(folder) if world.main else b"", world)
     if not content:
         return []
@@ -60,6 +60,8 @@ def load(folder: Path, parts: Mapping[str, Stateful], world: World) -> list[dict
     for name, part in parts.items():
         part.load_state_dict(state[name])
     history: list[dict[str, Any]] = state["history"]
+    if world.main:
+        print(f"going on from the checkpoint of epoch {len(history)}", flush=True)
     return history
 
 

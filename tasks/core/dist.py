@@ -56,6 +56,7 @@ def thread_count() -> int:
 def deterministic(*, warn_only: bool = False) -> None:
     """Compute the same bits every time. Memory is not filled before it is used: nothing of ours reads
     what it has not written, and filling costs several percent."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
     torch.use_deterministic_algorithms(True, warn_only=warn_only)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

@@ -11,7 +11,7 @@ x_NHWC: uint8 images; x_NCHW: normalised float32; N is the global batch, K the c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
 from tasks.core import checkpoints
-from tasks.core.batches import EVAL_BATCH, to_device, training_batches
+from tasks.core.batches import EVAL_BATCH, TrainingBatches, to_device
 from tasks.core.data import Split
 from tasks.core.dist import World, check_divides
 from tasks.core.errors import BadInput, StageFailed
+from tasks.core.graphs import Recorded
 from tasks.core.learner import Learner, learning
 from tasks.core.memory import within_memory
 from tasks.core.optimizing import Recipe
@@ -90,6 +90,12 @@ def epochs(
         stored = checkpoints.load(checkpoint, learner.parts, world) if checkpoint else []
         history = [Epoch(**row) for row in stored]
         criterion = _criterion(recipe, train, num_classes, world.device)
+        batches = TrainingBatches(train, recipe, world.device)
+        gradients: Callable[..., Sequence[Tensor]] = partial(
+            _gradients, learner, criterion, recipe, teacher, world
+        )
+        if world.device.type == "cuda" and world.size == 1:
+            gradients = Recorded(gradients, learner.model)
         yield from history
 
         while len(history) < recipe.epochs and not _stalled(history, recipe.early_stopping):
@@ -100,19 +106,8 @@ def epochs(
             loss_sum = torch.zeros((), device=world.device)
             correct = torch.zeros((), device=world.device)
             augmented = partial(augment, generator=draws, num_classes=num_classes)
-            batches = training_batches(train, recipe, epoch, world.device)
-            for step, (x_NHWC, labels_N) in enumerate(batches, 1):
-                compute = partial(
-                    _gradients,
-                    learner.network,
-                    x_NHWC,
-                    labels_N,
-                    augmented,
-                    criterion,
-                    recipe,
-                    teacher,
-                    world,
-                )
+            for step, (x_NHWC, labels_N) in enumerate(batches.epoch(epoch), 1):
+                compute = partial(_step, gradients, augmented, x_NHWC, labels_N)
                 attempt = partial(_try, model, x_NHWC, augment) if world.size == 1 else None
                 loss, right = within_memory(compute, share, attempt)
                 loss_sum += loss
@@ -157,30 +152,36 @@ def _steps(train: Split, recipe: Recipe) -> int:
     return steps
 
 
-def _gradients(
-    network: nn.Module,
+def _step(
+    gradients: Callable[..., Sequence[Tensor]],
+    augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     x_NHWC: Tensor,
     labels_N: Tensor,
-    augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> Sequence[Tensor]:
+    """All of a step that needs memory."""
+    return gradients(*augment(x_NHWC, labels_N))
+
+
+def _gradients(
+    learner: Learner,
     criterion: Callable[[Tensor, Tensor], Tensor],
     recipe: Recipe,
     teacher: Teacher | None,
     world: World,
+    x_NCHW: Tensor,
+    targets_NK: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Give the parameters their gradients on this rank's share of the global batch, computed in
     `recipe.accumulate` parts; the share's loss, and how many of it are right."""
-    x_NCHW, targets_NK = augment(x_NHWC, labels_N)
     loss_sum, correct = torch.zeros((2,), device=world.device).unbind()
     last = recipe.accumulate - 1
     for part in range(recipe.accumulate):
         mine = slice(world.rank + part * world.size, None, world.size * recipe.accumulate)
         with (
-            network.no_sync()
-            if part < last and isinstance(network, DistributedDataParallel)
-            else nullcontext(),
+            learner.unshared() if part < last else nullcontext(),
             torch.autocast(world.device.type, torch.bfloat16, enabled=world.device.type == "cuda"),
         ):
-            logits_NK = network(x_NCHW[mine])
+            logits_NK = learner.network(x_NCHW[mine])
             loss = criterion(logits_NK, targets_NK[mine])
             if teacher is not None:
                 loss = torch.lerp(loss, _distillation(logits_NK, x_NCHW[mine], teacher), teacher.weight)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from tasks.core.batchnorm import recalibrate, shared_statistics
 from tasks.core.checkpoints import Stateful
+from tasks.core.compiling import compiled
 from tasks.core.data import Split
 from tasks.core.depth import depth_units, learning_units
 from tasks.core.dist import World
@@ -107,7 +108,9 @@ class Learner:
         recipe = self.recipe
         if recipe.bn_sparsity:
             norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
-            shrink_scales([norm.weight for norm in norms if norm.weight.requires_grad], recipe.bn_sparsity)
+            scales: list[Tensor] = [norm.weight for norm in norms if norm.weight.requires_grad]
+            if scales:  # none while only the last layer learns
+                shrink_scales(scales, recipe.bn_sparsity)
         if recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.optimizer.step()
@@ -118,6 +121,10 @@ class Learner:
         self.schedule.step()
         if self.ema is not None:
             self.ema.update_parameters(self.model)
+
+    def unshared(self) -> AbstractContextManager[None]:
+        """In the block a rank keeps its gradients to itself: parts of its share of the batch are still to come."""
+        return self._ddp.no_sync() if self._ddp else nullcontext()
 
     @property
     def lr(self) -> float:
@@ -149,11 +156,14 @@ class Learner:
     def _connect(self) -> None:
         """`network` is what computes gradients that are of all ranks; DDP has to know which parameters have any."""
         several = self.world.size > 1 and not self.sharded
-        self.network = (
+        self._ddp = (
             DistributedDataParallel(self.model, forward_sync_buffers=False, gradient_as_bucket_view=True)
             if several
-            else self.model
+            else None
         )
+        self.network: nn.Module = self._ddp or self.model
+        if self.recipe.compile:
+            self.network = compiled(self.network)
 
 
 class WeightAverage(AveragedModel):

@@ -184,6 +184,8 @@ class TrainParams(Params):
     """L1 on batch norm's scales, for prune.criterion bn_scale (arXiv:1708.06519); 0: off"""
     shard: bool = False
     """several ranks divide parameters, gradients and optimizer state (FSDP2): for networks that do not fit one device"""
+    compile: bool = False
+    """the network is compiled (torch.compile), which takes up to a minute before it pays; for GPUs, mostly"""
     deterministic: bool = True
     """the same bits every time; false: the fastest kernels of a GPU, whose sums differ from run to run"""
     seed: int = 0

@@ -171,6 +171,15 @@ def test_scales_of_batch_norm_shrink_when_bn_sparsity_is_on(optimizer: str) -> N
     assert scales[0.02].quantile(0.1) < scales[0.0].quantile(0.1)
 
 
+def test_scales_of_batch_norm_stay_as_they_are_when_they_do_not_learn_yet() -> None:
+    model, recipe = network(), replace(RECIPE, ema_decay=0.0, freeze_epochs=1, bn_sparsity=0.02)
+    running = epochs(model, recipe, TRAIN, VAL, BatchAugment(POLICY), 2, ALONE)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for shrunk in (False, True):
+        next(running)
+        assert all(bool((norm.weight != 1).any()) is shrunk for norm in norms)
+
+
 def test_weight_decay_leaves_norms_and_biases_alone_when_it_is_large() -> None:
     recipe = replace(RECIPE, epochs=1, lr=1e-9, weight_decay=1e6, ema_decay=0.0, momentum=0.0)
     model = network()

@@ -1,0 +1,149 @@
+"""Training on a GPU: what differs from a CPU is where the images lie, bf16, and how the ranks speak."""
+
+import gc
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing, nn
+
+from tasks.core import batches, graphs
+from tasks.core.architectures import Spec, build
+from tasks.core.batches import TrainingBatches
+from tasks.core.dist import World, deterministic
+from tasks.core.engine import Epoch, epochs
+from tasks.core.errors import StageFailed
+from tasks.core.optimizing import Recipe
+from tasks.core.transforms import BatchAugment
+from tests.unit.test_engine import ALONE, POLICY, RECIPE, TRAIN, VAL, network, same
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+GPU = World(0, 1, torch.device("cuda", 0))
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> Iterator[None]:
+    deterministic(warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def train(model: nn.Module, recipe: Recipe = RECIPE, **options: Any) -> list[Epoch]:
+    return list(epochs(model, recipe, TRAIN, VAL, BatchAugment(POLICY), 2, GPU, **options))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_learns_and_repeats_itself_to_the_bit_when_on_a_gpu(compiled: bool) -> None:
+    one, two = network(), network()
+    recipe = replace(RECIPE, compile=compiled)
+    history = train(one, recipe)
+    assert history[-1].val_accuracy > 0.95
+    assert train(two, recipe) == history
+    assert same(one, two)
+
+
+def test_training_ends_with_the_same_weights_when_it_was_cut_off_on_a_gpu(tmp_path: Path) -> None:
+    whole, resumed = network(), network(seed=9)
+    history = train(whole)
+    running = epochs(network(), RECIPE, TRAIN, VAL, BatchAugment(POLICY), 2, GPU, checkpoint=tmp_path)
+    assert [row.epoch for row in islice(running, 2)] == [1, 2]
+    running.close()
+    assert train(resumed, checkpoint=tmp_path) == history
+    assert same(whole, resumed)
+
+
+@pytest.mark.parametrize("resident", [0.0, 0.25])
+def test_batches_are_those_of_a_cpu_when_they_are_on_a_gpu(
+    resident: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "RESIDENT", resident)
+    for epoch in (0, 1):
+        there = list(TrainingBatches(TRAIN, RECIPE, GPU.device).epoch(epoch))
+        here = list(TrainingBatches(TRAIN, RECIPE, ALONE.device).epoch(epoch))
+        assert len(there) == len(here) == len(TRAIN) // RECIPE.batch_size
+        for (x_NHWC, labels_N), (expected_NHWC, expected_N) in zip(there, here, strict=True):
+            assert x_NHWC.is_cuda and labels_N.is_cuda
+            assert torch.equal(x_NHWC.cpu(), expected_NHWC) and torch.equal(labels_N.cpu(), expected_N)
+
+
+def test_weights_are_those_of_separate_launches_when_a_step_is_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = replace(RECIPE, accumulate=2, clip_norm=1.0, unfreeze_epochs=2, l1=1e-3)
+    recorded, launched = network(), network()
+    history = train(recorded, recipe)
+    monkeypatch.setattr(graphs, "WARM_UP", 10**9)
+    assert train(launched, recipe) == history
+    assert same(recorded, launched)
+
+
+class Looking(nn.Module):
+    """A network that reads a result while it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        logits_NK: Tensor = self.net(x_NCHW)
+        return logits_NK * min(1.0, float(logits_NK.detach().abs().max()) + 1)
+
+
+def test_training_says_so_and_learns_when_a_step_cannot_be_recorded(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train(Looking())[-1].val_accuracy > 0.95
+    assert capsys.readouterr().out.count("cannot be recorded as a CUDA graph") == 1
+
+
+def test_training_learns_when_batches_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    resident, ahead = network(), network()
+    history = train(resident)
+    monkeypatch.setattr(batches, "RESIDENT", 0.0)
+    assert train(ahead) == history
+    assert same(resident, ahead)
+
+
+def test_training_says_how_many_images_fit_when_the_gpu_is_full() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+    held = torch.cuda.memory_reserved() + (128 << 20)
+    torch.cuda.set_per_process_memory_fraction(held / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        with pytest.raises(StageFailed, match=r"out of memory with 512 images at once: \d+ fit"):
+            wide = replace(RECIPE, batch_size=512)
+            model = build(Spec("resnet_small", 64, 0.0, (16, 16, 1), 2))
+            list(epochs(model, wide, TRAIN, VAL, BatchAugment(POLICY), 2, GPU))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    """Gloo: NCCL wants a GPU for each rank, and there may be one."""
+    deterministic(warn_only=True)
+    distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    model = network(dropout=0.0)
+    rows = list(epochs(model, RECIPE, TRAIN, VAL, BatchAugment(POLICY), 2, replace(GPU, rank=rank, size=2)))
+    torch.save(
+        {"rows": [row.val_accuracy for row in rows], **model.cpu().state_dict()}, f"{folder}/{rank}.pt"
+    )
+    distributed.destroy_process_group()
+
+
+def test_two_ranks_learn_what_one_does_when_they_are_on_a_gpu() -> None:
+    alone = network(dropout=0.0)
+    history = train(alone)
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(one_of_two, (folder,), nprocs=2)  # type: ignore[no-untyped-call]
+        one, other = (torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert one.pop("rows") == other.pop("rows")
+    for name, tensor in alone.state_dict().items():
+        assert torch.equal(one[name], other[name]), name
+        if tensor.is_floating_point():  # bf16 drifts
+            assert torch.allclose(one[name], tensor.cpu(), rtol=0.1, atol=0.1), name
+    assert history[-1].val_accuracy > 0.95
