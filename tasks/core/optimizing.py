@@ -64,8 +64,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         for above, unit in enumerate(reversed(units))
         for weights in (True, False)
     ]
-    # One kernel instead of many; on a CPU it is no faster.
-    fused = True if next(model.parameters()).is_cuda else None
+    # One kernel instead of many; on a CPU it is no faster. SGD's does not take weights that begin to learn later.
+    later = recipe.freeze_epochs + recipe.unfreeze_epochs > 0
+    fused = True if next(model.parameters()).is_cuda and not later else None
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, fused=fused)
     nesterov = recipe.momentum > 0

@@ -16,7 +16,7 @@ from tasks.core import batches, graphs
 from tasks.core.architectures import Spec, build
 from tasks.core.batches import TrainingBatches
 from tasks.core.dist import World, deterministic
-from tasks.core.engine import Epoch, epochs
+from tasks.core.engine import Epoch, Teacher, epochs
 from tasks.core.errors import StageFailed
 from tasks.core.optimizing import Recipe
 from tasks.core.transforms import BatchAugment
@@ -98,7 +98,14 @@ def test_training_says_so_and_learns_when_a_step_cannot_be_recorded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert train(Looking())[-1].val_accuracy > 0.95
-    assert capsys.readouterr().out.count("cannot be recorded as a CUDA graph") == 1
+    said = [line for line in capsys.readouterr().out.splitlines() if "waits for the GPU" in line]
+    assert len(said) == 1 and "test_gpu.py" in said[0]
+
+
+def test_step_is_recorded_when_it_learns_from_a_teacher(capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = network(seed=1).cuda().eval()
+    assert train(network(), teacher=Teacher(teacher, 2.0, 0.5))[-1].val_loss < 0.7
+    assert "waits for the GPU" not in capsys.readouterr().out
 
 
 def test_training_learns_when_batches_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
