@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-BENCHMARKS := $(filter-out $(patsubst %,benchmarks/%.py,common compression contenders cut networks peers throughput),$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out $(patsubst %,benchmarks/%.py,common compression contenders cut gpu networks peers throughput),$(wildcard benchmarks/*.py))
 SITE := -c 'import site; print(site.getsitepackages()[0])'
 UV := uv -q pip compile --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	--no-header --no-emit-index-url pyproject.toml
@@ -25,7 +25,7 @@ fast: .venv/test  ## the tests that take seconds
 ui: .venv/run  ## the Prefect and MLflow servers, on loopback
 	modelpress ui
 
-bench: .venv/test  ## every benchmark but the three below, one after another, on a quiet machine
+bench: .venv/test  ## every benchmark but the three below and gpu.py, one after another, on a quiet machine
 	set -e; for script in $(BENCHMARKS); do python $$script; done
 
 compression: .venv-peers/ready  ## ours against other compressors, on a quiet machine; after a run

@@ -19,8 +19,8 @@ WARM_UP = 3  # steps before one is recorded: by then libraries have chosen their
 class Recorded:
     """A function that gives the parameters of a model their gradients, launched as one graph from its fourth call on.
 
-    Its kernels are the same, and so are its results. It is recorded anew when other parameters learn. One that waits
-    for the GPU while it computes, to look at a result, cannot be recorded and goes on as it was; that is said.
+    Its kernels are the same, and so are its results. It is recorded anew when other parameters learn. What cannot be
+    recorded, such as one that waits for the GPU to look at a result, goes on as it was; that is said.
 
     Args:
         compute: of tensors whose shapes never change; the parameters have no gradients when it is called.
@@ -30,18 +30,19 @@ class Recorded:
         self._compute, self._parameters = compute, list(model.parameters())
         self._learning: list[bool] = []
         self._launched = 0
-        self._waits = ""
+        self._recordable = True
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, *given: Tensor) -> Sequence[Tensor]:
         learning = [parameter.requires_grad for parameter in self._parameters]
         if learning != self._learning:
             self._learning, self._launched, self._graph = learning, 0, None
-        if self._launched < WARM_UP or self._waits:
+        if self._launched < WARM_UP or not self._recordable:
             self._launched += 1
             return self._launch(*given)
-        if self._graph is None:
-            self._graph = self._record(*given)
+        if self._graph is None and not self._record(*given):
+            return self._launch(*given)
+        assert self._graph is not None
         for held, new in zip(self._given, given, strict=True):
             held.copy_(new)
         self._graph.replay()
@@ -59,7 +60,7 @@ class Recorded:
         return results
 
     def _rehearse(self, *given: Tensor) -> Sequence[Tensor]:
-        """Compute, and find out whether it waits: a recording that fails could not be taken back."""
+        """Compute, and find out whether it waits, before a recording fails in the middle for it."""
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -68,21 +69,33 @@ class Recorded:
                 results = self._compute(*given)
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
-        waits = [warning for warning in caught if "synchronizing" in str(warning.message)]
+        waits = [warning for warning in caught if "called a synchronizing" in str(warning.message)]
         if waits:
-            self._waits = f"{Path(waits[0].filename).name}:{waits[0].lineno}"
-            print(
-                f"steps are launched kernel by kernel, which is slower: {self._waits} waits for the GPU",
-                flush=True,
-            )
+            self._give_up(f"{Path(waits[0].filename).name}:{waits[0].lineno} waits for the GPU")
         return results
 
-    def _record(self, *given: Tensor) -> torch.cuda.CUDAGraph:
-        """The graph; nothing is computed yet."""
+    def _record(self, *given: Tensor) -> bool:
+        """Whether there is a graph now; nothing is computed yet."""
         self._given = [tensor.clone() for tensor in given]
         graph = torch.cuda.CUDAGraph()
-        # Other threads may go on with theirs, such as pinning memory for the next batch.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._results = self._compute(*self._given)
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        draws = generator.clone_state()
+        try:
+            # Other threads may go on with theirs, such as pinning memory for the next batch.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._results = self._compute(*self._given)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            generator.graphsafe_set_state(draws)  # the failed recording still has the one before
+            for parameter in self._parameters:
+                parameter.grad = None
+            self._give_up(str(error.__context__ or error).partition("\n")[0])
+            return False
         self._gradients = [parameter.grad for parameter in self._parameters]
-        return graph
+        self._graph = graph
+        return True
+
+    def _give_up(self, reason: str) -> None:
+        self._recordable = False
+        print(f"steps are launched kernel by kernel, which is slower: {reason}", flush=True)

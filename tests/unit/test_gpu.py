@@ -15,6 +15,7 @@ from torch import Tensor, distributed, multiprocessing, nn
 from tasks.core import batches, graphs
 from tasks.core.architectures import Spec, build
 from tasks.core.batches import TrainingBatches
+from tasks.core.data import Split
 from tasks.core.dist import World, deterministic
 from tasks.core.engine import Epoch, Teacher, epochs
 from tasks.core.errors import StageFailed
@@ -130,27 +131,27 @@ def test_training_says_how_many_images_fit_when_the_gpu_is_full() -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
+def first_steps(world: World) -> nn.Module:
+    """Three of them: bf16 then drifts."""
+    model = network(dropout=0.0)
+    train = Split(TRAIN.images_NHWC[:96], TRAIN.labels_N[:96])
+    list(epochs(model, replace(RECIPE, epochs=1, ema_decay=0.0), train, VAL, BatchAugment(POLICY), 2, world))
+    return model.cpu()
+
+
 def one_of_two(rank: int, folder: str) -> None:
     """Gloo: NCCL wants a GPU for each rank, and there may be one."""
     deterministic(warn_only=True)
     distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    model = network(dropout=0.0)
-    rows = list(epochs(model, RECIPE, TRAIN, VAL, BatchAugment(POLICY), 2, replace(GPU, rank=rank, size=2)))
-    torch.save(
-        {"rows": [row.val_accuracy for row in rows], **model.cpu().state_dict()}, f"{folder}/{rank}.pt"
-    )
+    torch.save(first_steps(replace(GPU, rank=rank, size=2)).state_dict(), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 
 def test_two_ranks_learn_what_one_does_when_they_are_on_a_gpu() -> None:
-    alone = network(dropout=0.0)
-    history = train(alone)
+    alone = first_steps(GPU).state_dict()
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.spawn(one_of_two, (folder,), nprocs=2)  # type: ignore[no-untyped-call]
         one, other = (torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    assert one.pop("rows") == other.pop("rows")
-    for name, tensor in alone.state_dict().items():
+    for name, tensor in alone.items():
         assert torch.equal(one[name], other[name]), name
-        if tensor.is_floating_point():  # bf16 drifts
-            assert torch.allclose(one[name], tensor.cpu(), rtol=0.1, atol=0.1), name
-    assert history[-1].val_accuracy > 0.95
+        assert torch.allclose(one[name], tensor, rtol=0.1, atol=0.05), name
