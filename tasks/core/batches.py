@@ -67,8 +67,9 @@ class TrainingBatches:
             order = draws.choice(len(labels_N), len(labels_N), p=share_N / share_N.sum())
         else:
             order = draws.permutation(len(labels_N))
-        # Sorted within the batch: pages of the memory map are touched in order.
-        return np.sort(order[: len(order) // size * size].reshape(-1, size), axis=1)
+        rows_SN = order[: len(order) // size * size].reshape(-1, size)
+        rows_SN.sort(axis=1)  # pages of the memory map are touched in order
+        return rows_SN
 
     def _read_ahead(self, rows_SN: npt.NDArray[np.intp]) -> Iterator[Batch]:
         def read(rows_N: npt.NDArray[np.intp]) -> Batch:

@@ -84,6 +84,23 @@ def test_training_learns_when_there_is_something_to_learn(optimizer: str, schedu
     assert history[-1].train_loss < history[0].train_loss
 
 
+@pytest.mark.slow
+def test_training_learns_the_same_when_it_is_compiled() -> None:
+    plain, compiled = network(dropout=0.0), network(dropout=0.0)
+    recipe = replace(RECIPE, epochs=1)
+    expected, found = train(plain, recipe), train(compiled, replace(recipe, compile=True))
+    assert found[0].train_loss == pytest.approx(expected[0].train_loss, rel=0.01)
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+
+
+def test_training_is_refused_in_one_line_when_there_is_no_compiler_to_compile_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BadInput, match=r"train\.compile needs a C\+\+ compiler"):
+        train(network(), replace(RECIPE, compile=True))
+
+
 def test_training_gives_the_same_weights_to_the_bit_when_run_twice() -> None:
     one, two = network(), network()
     assert train(one) == train(two)
