@@ -179,6 +179,7 @@ def test_weights_are_those_of_the_unbroken_run_when_a_rank_is_killed(digits: Pat
     ranks[1].kill()
     said = process.stdout.read()
     assert process.wait() == 0, said
+    assert "going on from the checkpoint of epoch" in said
     assert "train 6/6" in said
     for name in ("model.safetensors", "history.csv"):
         assert _digest(broken / "data/train" / name) == _digest(whole / "data/train" / name)
