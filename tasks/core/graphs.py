@@ -31,17 +31,22 @@ class Recorded:
         self._learning: list[bool] = []
         self._launched = 0
         self._recordable = True
+        # What is computed before, beside the stream that all else is on, as recording will: one stream, since the
+        # allocator keeps memory for each.
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, *given: Tensor) -> Sequence[Tensor]:
         learning = [parameter.requires_grad for parameter in self._parameters]
         if learning != self._learning:
             self._learning, self._launched, self._graph = learning, 0, None
-        if self._launched < WARM_UP or not self._recordable:
+        if not self._recordable:
+            return self._compute(*given)
+        if self._launched < WARM_UP:
             self._launched += 1
             return self._launch(*given)
         if self._graph is None and not self._record(*given):
-            return self._launch(*given)
+            return self._compute(*given)
         assert self._graph is not None
         for held, new in zip(self._given, given, strict=True):
             held.copy_(new)
@@ -51,12 +56,11 @@ class Recorded:
         return self._results
 
     def _launch(self, *given: Tensor) -> Sequence[Tensor]:
-        """Compute on another stream, as recording will: what is kept for each stream is ready then."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        """Compute as before a recording; the last time, find out whether there can be one."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
             results = self._rehearse(*given) if self._launched == WARM_UP else self._compute(*given)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self._stream)
         return results
 
     def _rehearse(self, *given: Tensor) -> Sequence[Tensor]:
