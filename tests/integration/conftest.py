@@ -35,6 +35,9 @@ QUIET = [  # a browser that asks nobody but for the pages that a test opens
 ]
 
 
+OWN = ("chrome:", "chrome-untrusted:", "about:")  # Chromium's own pages: its start page loads when it likes
+
+
 class Browser:
     """Chromium with what tests ask of it. `driver` is the selenium driver itself."""
 
@@ -51,16 +54,16 @@ class Browser:
 
     def requests(self) -> list[str]:
         """The addresses asked for since the last call, the page's own among them. What is inside the page
-        (data:, blob:) or the browser (chrome:, its start page) is left out."""
+        (data:, blob:) or the browser is left out."""
         messages = [json.loads(e["message"])["message"] for e in self.driver.get_log("performance")]
         sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         addresses = [str(params["request"]["url"]) for params in sent]
-        inner = ("data:", "blob:", "chrome:", "about:")
-        return [address for address in addresses if not address.startswith(inner)]
+        return [address for address in addresses if not address.startswith(("data:", "blob:", *OWN))]
 
     def console_errors(self) -> list[str]:
-        """What the console has said at level SEVERE since the last call."""
-        return [str(e["message"]) for e in self.driver.get_log("browser") if e["level"] == "SEVERE"]
+        """What the console has said at level SEVERE since the last call, of pages that are not the browser's."""
+        errors = [str(e["message"]) for e in self.driver.get_log("browser") if e["level"] == "SEVERE"]
+        return [error for error in errors if not error.startswith(OWN)]
 
     def evaluate(self, script: str, *arguments: Any) -> Any:
         """The value of a JavaScript `return` statement in the page."""
