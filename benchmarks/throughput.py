@@ -10,10 +10,7 @@ that comparison (`ours_bare`), and is compared as it is as well. Lightning and t
 their images from their own loaders, with flips and crops, image by image, in two workers.
 
 Two ranks on two cores against one rank with two threads: stage train under torchrun, timed from the end of its first
-epoch to the end of its last. The ranks tell each other two numbers a channel for each batch norm, forward and back,
-through the threads of Gloo. Where the kernel preempts lazily (Linux 6.13 and later, `preempt=lazy`), a thread that
-is woken on a busy core waits for the next tick, milliseconds later; so there is a third run, in which these threads
-have a real-time priority, if whoever runs the benchmark may give it.
+epoch to the end of its last.
 """
 
 from __future__ import annotations
@@ -32,7 +29,6 @@ from typing import Any
 
 import cut
 import numpy as np
-import psutil
 import torch
 import yaml
 from common import interleaved, ratio, write_result
@@ -180,15 +176,7 @@ SIDES = {
 }
 
 
-def prefer_gloo(torchrun: int) -> None:
-    """Give the threads of Gloo, in the children of `torchrun`, a real-time priority."""
-    for rank in psutil.Process(torchrun).children(recursive=True):
-        for thread in rank.threads():
-            if "gloo" in Path(f"/proc/{rank.pid}/task/{thread.id}/comm").read_text(encoding="utf-8"):
-                os.sched_setscheduler(thread.id, os.SCHED_FIFO, os.sched_param(1))
-
-
-def ranked(task: Path, ranks: int, length: int, realtime: bool = False) -> float:
+def ranked(task: Path, ranks: int, length: int) -> float:
     """Seconds that stage train takes from the end of its first epoch to the end of its last."""
     train = {"width": WIDTH, "epochs": length, "batch_size": BATCH, "lr": LR}
     (task / "params.yaml").write_text(yaml.safe_dump({"train": train}), encoding="utf-8")
@@ -219,8 +207,6 @@ def ranked(task: Path, ranks: int, length: int, realtime: bool = False) -> float
             for line in stage.stdout:
                 if line.startswith("train ") and "/" in line:
                     ends.append(time.perf_counter())
-                    if realtime and len(ends) == 1:
-                        prefer_gloo(stage.pid)
         if stage.returncode:
             raise SystemExit(f"train ended with {stage.returncode} on {ranks} ranks")
     return ends[-1] - ends[0]
@@ -244,17 +230,14 @@ def main() -> None:
             )
         sides = {name: make(tasks[0]) for name, make in SIDES.items()}
         seconds = interleaved(sides, args.rounds)
-        runs: dict[str, list[float]] = {"one": [], "two": [], "two_realtime": []}
+        runs: dict[str, list[float]] = {"one": [], "two": []}
         for _ in range(args.rounds):
             runs["one"].append(ranked(tasks[1], 1, 4))
             runs["two"].append(ranked(tasks[1], 2, 4))
-            if os.geteuid() == 0:
-                runs["two_realtime"].append(ranked(tasks[1], 2, 4, realtime=True))
     speed = {name: round(images / statistics.median(s)) for name, s in seconds.items()}
     against = {name: ratio(seconds[name], seconds["ours"]) for name in ("plain", "lightning", "timm")}
     against["plain_same_work"] = ratio(seconds["plain"], seconds["ours_bare"])
     ranks = ratio(runs["one"], runs["two"])
-    realtime = ratio(runs["one"], runs["two_realtime"]) if runs["two_realtime"] else None
     payload = {
         "images": images,
         "ranks_images": args.ranks_images,
@@ -262,7 +245,6 @@ def main() -> None:
         "images_per_s": speed,
         "times_as_fast_as": against,
         "two_ranks_to_one": ranks,
-        "two_ranks_to_one_gloo_realtime": realtime,
         "met": all(against[name]["median"] >= 1 for name in ("plain_same_work", "lightning", "timm"))
         and ranks["median"] >= RANKS_TARGET,
     }

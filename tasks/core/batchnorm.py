@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.core.batches import EVAL_BATCH, sample
 from tasks.core.data import Split
 from tasks.core.dist import World
+from tasks.core.exchange import Gather, gathering
 
 RECALIBRATION_IMAGES = 2000
 
@@ -49,24 +50,27 @@ def shared_statistics(model: nn.Module, world: World) -> Iterator[None]:
     """While it trains, `model` normalises by the global batch, not by each rank's part of it; alone, it does so
     anyway. Parameters and buffers stay the same tensors."""
     norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    if world.size > 1:
-        for name, norm in norms.items():
-            model.set_submodule(name, SharedBatchNorm(norm, world.size))
-    try:
+    if world.size == 1 or not norms:
         yield
-    finally:
+        return
+    with gathering(world) as gather:
         for name, norm in norms.items():
-            norm.train(model.training)
-            model.set_submodule(name, norm)
+            model.set_submodule(name, SharedBatchNorm(norm, gather))
+        try:
+            yield
+        finally:
+            for name, norm in norms.items():
+                norm.train(model.training)
+                model.set_submodule(name, norm)
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
     """Batch norm over the parts of a batch that equally many ranks hold: nn.SyncBatchNorm, which is for GPUs
     alone, on any device."""
 
-    def __init__(self, norm: nn.BatchNorm2d, ranks: int) -> None:
+    def __init__(self, norm: nn.BatchNorm2d, gather: Gather) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum)
-        self.weight, self.bias, self.ranks = norm.weight, norm.bias, ranks
+        self.weight, self.bias, self.gather = norm.weight, norm.bias, gather
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
         self.train(norm.training)
@@ -75,8 +79,10 @@ class SharedBatchNorm(nn.BatchNorm2d):
         """y_NCHW: x_NCHW, normalised by the mean and the variance of all ranks' parts."""
         if not self.training:
             return super().forward(x_NCHW)
-        y_NCHW, mean_C, variance_C = _Normalize.apply(x_NCHW, self.weight, self.bias, self.eps, self.ranks)
-        self._remember(mean_C, variance_C, x_NCHW.numel() // len(mean_C) * self.ranks)
+        y_NCHW, mean_C, variance_C, ranks = _Normalize.apply(
+            x_NCHW, self.weight, self.bias, self.eps, self.gather
+        )
+        self._remember(mean_C, variance_C, x_NCHW.numel() // len(mean_C) * ranks)
         return cast(Tensor, y_NCHW)
 
     @torch.no_grad()
@@ -95,20 +101,18 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_NCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float, ranks: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """y_NCHW, mean_C and the variance_C that is not corrected, of all ranks."""
-        own_2C = torch.stack(torch.batch_norm_update_stats(x_NCHW, None, None, 0.0))
-        all_R2C = own_2C.new_empty(ranks * 2, own_2C.shape[1])
-        distributed.all_gather_single(all_R2C, own_2C)
-        means_RC, variances_RC = all_R2C.view(ranks, 2, -1).unbind(1)
+        ctx: Any, x_NCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float, gather: Gather
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        """y_NCHW, mean_C and the variance_C that is not corrected, of all ranks, and how many they are."""
+        all_R2C = gather(torch.stack(torch.batch_norm_update_stats(x_NCHW, None, None, 0.0)))
+        means_RC, variances_RC = all_R2C.unbind(1)
         mean_C = means_RC.mean(0)
         variance_C = variances_RC.mean(0) + means_RC.var(0, correction=0)
         ctx.save_for_backward(x_NCHW, weight_C, mean_C, variance_C)
         ctx.mark_non_differentiable(mean_C, variance_C)
-        ctx.eps, ctx.ranks = eps, ranks
+        ctx.eps, ctx.gather = eps, gather
         y_NCHW = F.batch_norm(x_NCHW, mean_C, variance_C, weight_C, bias_C, eps=eps)
-        return y_NCHW, mean_C, variance_C
+        return y_NCHW, mean_C, variance_C, len(all_R2C)
 
     @staticmethod
     def backward(ctx: Any, dy_NCHW: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
@@ -120,10 +124,9 @@ class _Normalize(torch.autograd.Function):
             dy_NCHW, x_NCHW, weight_C, mean_C, variance_C, mean_C, scale_C, False, ctx.eps, [True] * 3
         )
         # ... and what goes through them: a line in x, as both are sums over the global batch.
-        sums_2C = torch.stack([dweight_C, dbias_C])
-        distributed.all_reduce(sums_2C)
-        count = x_NCHW.numel() // len(mean_C) * ctx.ranks
-        by_weight_C, by_bias_C = (sums_2C * (scale_C * weight_C / -count)).unbind()
+        all_R2C = ctx.gather(torch.stack([dweight_C, dbias_C]))
+        count = x_NCHW.numel() // len(mean_C) * len(all_R2C)
+        by_weight_C, by_bias_C = (all_R2C.sum(0) * (scale_C * weight_C / -count)).unbind()
         slope_C = by_weight_C * scale_C
         dx_NCHW.addcmul_(x_NCHW, slope_C[:, None, None]).add_((by_bias_C - slope_C * mean_C)[:, None, None])
         return dx_NCHW, dweight_C, dbias_C, None, None

@@ -39,6 +39,11 @@ class World:
         return self.rank == 0
 
     @property
+    def on_one_cpu(self) -> bool:
+        """Whether all ranks are processes of this host that share its cores."""
+        return self.device.type == "cpu" and os.environ.get("LOCAL_WORLD_SIZE") == str(self.size)
+
+    @property
     def writes(self) -> bool:
         """Whether this rank writes what the stage puts out: one on each host, since hosts share no disk."""
         return os.environ.get("LOCAL_RANK", "0") == "0"

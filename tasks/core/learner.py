@@ -155,12 +155,16 @@ class Learner:
 
     def _connect(self) -> None:
         """`network` is what computes gradients that are of all ranks; DDP has to know which parameters have any."""
-        several = self.world.size > 1 and not self.sharded
-        self._ddp = (
-            DistributedDataParallel(self.model, forward_sync_buffers=False, gradient_as_bucket_view=True)
-            if several
-            else None
-        )
+        self._ddp: DistributedDataParallel | None = None
+        if self.world.size > 1 and not self.sharded:
+            size_MiB = sum(p.numel() * p.element_size() for p in self.model.parameters()) // 2**20 + 1
+            self._ddp = DistributedDataParallel(
+                self.model,
+                forward_sync_buffers=False,
+                gradient_as_bucket_view=True,
+                # While all cores compute nothing can be sent beside it: all gradients go at once, in the end.
+                bucket_cap_mb=size_MiB if self.world.on_one_cpu else None,
+            )
         self.network: nn.Module = self._ddp or self.model
         if self.recipe.compile:
             self.network = compiled(self.network)
