@@ -28,6 +28,7 @@ SECONDS = "seconds"  # that earlier runs of the search have taken
 class _Running:
     trial: Trial
     worker: Worker
+    reported: int  # epochs, before the search was cut off
     epoch: int = 0
 
 
@@ -52,7 +53,7 @@ def search(study: optuna.Study, about: Search) -> None:
                     break
                 worker = idle.pop(0)
                 worker.begin(chosen(trial, about))
-                running.append(_Running(trial, worker))
+                running.append(_Running(trial, worker, len(study.trials[trial.number].intermediate_values)))
             if not running:
                 return
             for entry in list(running):  # in the order of their numbers, not of their clocks
@@ -86,7 +87,7 @@ def _over(study: optuna.Study, entry: _Running, answer: Answer, params: TunePara
         return True
     last = entry.epoch == params.epochs
     if len(params.objectives) == 1:
-        if entry.epoch not in study.trials[trial.number].intermediate_values:
+        if entry.epoch > entry.reported:
             trial.report(answer.accuracy, entry.epoch)
         if not last and trial.should_prune():
             study.tell(trial, state=TrialState.PRUNED)
