@@ -1,6 +1,6 @@
-"""Images a second in training: ours against a plain loop, PyTorch Lightning and timm, and two ranks against one.
+"""Images a second in training: ours against a plain loop, PyTorch Lightning and timm.
 
-    make throughput        # or .venv-peers/bin/python benchmarks/throughput.py [--rounds 3] [--ranks-images 12800]
+    make throughput        # or .venv-peers/bin/python benchmarks/throughput.py [--rounds 3]
 
 All train the same network (resnet_small, width 40) on all training images of Fashion-MNIST with SGD, an epoch a round,
 in turn. Ours augments whole batches and averages the weights, as the committed configuration does; for the averaged
@@ -8,20 +8,13 @@ weights it computes the statistics of batch norm anew at the end of each epoch, 
 what one would write first: batches cut from an array in memory, no augmentation, nothing else; ours does as little for
 that comparison (`ours_bare`), and is compared as it is as well. Lightning and timm take
 their images from their own loaders, with flips and crops, image by image, in two workers.
-
-Two ranks on two cores against one rank with two threads: stage train under torchrun, timed from the end of its first
-epoch to the end of its last.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,7 +23,6 @@ from typing import Any
 import cut
 import numpy as np
 import torch
-import yaml
 from common import interleaved, ratio, write_result
 from PIL import Image
 from torch import nn
@@ -47,8 +39,6 @@ from tasks.core.transforms import BatchAugment
 
 WIDTH, BATCH, LR, MOMENTUM = 40, 128, 0.1, 0.9
 WORKERS = 2
-RANKS_TARGET = 0.85
-ROOT = Path(__file__).parents[1]
 
 
 def network(shape: tuple[int, int, int]) -> nn.Module:
@@ -176,77 +166,28 @@ SIDES = {
 }
 
 
-def ranked(task: Path, ranks: int, length: int) -> float:
-    """Seconds that stage train takes from the end of its first epoch to the end of its last."""
-    train = {"width": WIDTH, "epochs": length, "batch_size": BATCH, "lr": LR}
-    (task / "params.yaml").write_text(yaml.safe_dump({"train": train}), encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["torchrun", "--standalone", f"--nproc-per-node={ranks}", "-m", "tasks.train"]
-        command += [
-            "--params",
-            task / "params.yaml",
-            "--data",
-            task / "ingest",
-            "--policy",
-            task / "policy.json",
-        ]
-        command += [
-            "--weights",
-            task / "start",
-            "--checkpoints",
-            Path(folder) / "kept",
-            "--out",
-            Path(folder) / "out",
-        ]
-        ends: list[float] = []
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        with subprocess.Popen(
-            [str(word) for word in command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-        ) as stage:
-            assert stage.stdout is not None
-            for line in stage.stdout:
-                if line.startswith("train ") and "/" in line:
-                    ends.append(time.perf_counter())
-        if stage.returncode:
-            raise SystemExit(f"train ended with {stage.returncode} on {ranks} ranks")
-    return ends[-1] - ends[0]
-
-
 def main() -> None:
-    """Time all sides in turn, then the ranks, and write the ratios."""
+    """Time all sides in turn, and write the ratios."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument(
-        "--ranks-images", type=int, default=12_800, help="an epoch of the ranks (default: %(default)s)"
-    )
     args = parser.parse_args()
     keep_memory()
     images = len(cut.labels("train"))
     with tempfile.TemporaryDirectory() as scratch:
-        tasks = [Path(scratch) / "all", Path(scratch) / "ranks"]
-        for task, count in zip(tasks, (images, args.ranks_images), strict=True):
-            cut.write_task(
-                task, {s: np.arange(count if s == "train" else 500) for s in cut.SPLITS}, list(range(10))
-            )
-        sides = {name: make(tasks[0]) for name, make in SIDES.items()}
-        seconds = interleaved(sides, args.rounds)
-        runs: dict[str, list[float]] = {"one": [], "two": []}
-        for _ in range(args.rounds):
-            runs["one"].append(ranked(tasks[1], 1, 4))
-            runs["two"].append(ranked(tasks[1], 2, 4))
+        task = Path(scratch) / "task"
+        cut.write_task(
+            task, {s: np.arange(images if s == "train" else 500) for s in cut.SPLITS}, list(range(10))
+        )
+        seconds = interleaved({name: make(task) for name, make in SIDES.items()}, args.rounds)
     speed = {name: round(images / statistics.median(s)) for name, s in seconds.items()}
     against = {name: ratio(seconds[name], seconds["ours"]) for name in ("plain", "lightning", "timm")}
     against["plain_same_work"] = ratio(seconds["plain"], seconds["ours_bare"])
-    ranks = ratio(runs["one"], runs["two"])
     payload = {
         "images": images,
-        "ranks_images": args.ranks_images,
         "rounds": args.rounds,
         "images_per_s": speed,
         "times_as_fast_as": against,
-        "two_ranks_to_one": ranks,
-        "met": all(against[name]["median"] >= 1 for name in ("plain_same_work", "lightning", "timm"))
-        and ranks["median"] >= RANKS_TARGET,
+        "met": all(against[name]["median"] >= 1 for name in ("plain_same_work", "lightning", "timm")),
     }
     print(write_result("throughput", payload, ("torch", "torchvision", "lightning", "timm")))
 
