@@ -1,6 +1,6 @@
 """TPE with Hyperband against random search without pruning: after how many epochs is it as good?
 
-    python benchmarks/tuning.py [--seeds 5] [--trials 48]
+    python benchmarks/tuning.py [--seeds 5] [--trials 96]
 
 A small task cut from Fashion-MNIST, with a space in which most values are poor ones. Random search trains all its
 trials to the end. The other search stops counting at its first trial that reaches the best validation accuracy of the
@@ -90,7 +90,7 @@ def main() -> None:
     """Compare both for each seed, and write the shares."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--trials", type=int, default=48, help="of random search (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=96, help="of random search (default: %(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "task"
