@@ -46,10 +46,15 @@ class _Neighbours:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def gather(self, own: Tensor) -> Tensor:
+        """Those of all ranks, [R, *own.shape].
+
+        Raises:
+            DistNetworkError: another rank has ended, or has not answered for as long as Gloo would wait.
+        """
         found = own.new_empty(len(self._others) + 1, *own.shape)
         found[self._rank] = own
         try:
-            # Far less than a socket holds, so that nobody waits for the others to read.
+            # Some kilobytes, of the hundreds that a socket holds: nobody waits for the others to read.
             for other in self._others.values():
                 other.sendall(found[self._rank].numpy().data)
             for rank, other in self._others.items():
