@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,7 @@ def read(root: Path, *, clean: bool = False) -> Plan:
 
     try:
         with Repo(str(root)) as repo, lock_repo(repo):
+            _drop_broken_rwlock(Path(repo.tmp_dir))
             graph = get_active_graph(repo.index.graph)
             steps = plan_repro(graph, list(repo.stage.collect(str(root / "dvc.yaml"))))
             outs = {_name(root, step): _outs(root, step) for step in steps}
@@ -119,6 +121,18 @@ def settle_lock(root: Path, plan: Plan) -> None:
         stages = content["stages"]
         for name in wanted:
             stages.move_to_end(name)
+
+
+def _drop_broken_rwlock(folder: Path) -> None:
+    """Remove DVC's list of who reads and writes what, if a process that was killed has left half of it: no DVC
+    command would run any more. DVC writes it in place, but only while it holds the lock that `read` holds."""
+    path = folder / "rwlock"
+    try:
+        json.loads(path.read_bytes())
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        path.unlink()
 
 
 def _locked(root: Path) -> list[str]:

@@ -122,10 +122,12 @@ def test_training_fails_in_one_line_and_goes_on_when_a_host_is_cut_off(
         said = one.communicate(timeout=NOTICED_S)[0]
         assert time.monotonic() - cut < NOTICED_S
         assert one.returncode != 0
+        cable("up")
+        running["mp-two"].communicate(timeout=NOTICED_S)
+        assert running["mp-two"].returncode != 0
     ours = [line for line in said.splitlines() if line.startswith("train: ")]
     assert len(ours) == 1
     assert "rank 0 of 2: another rank is gone, or has not answered for 30 s" in ours[0]
-    cable("up")
     with reproducing(folders, "prune") as running:
         said, other = (running[host].communicate(timeout=240)[0] for host in HOSTS)
         assert all(process.returncode == 0 for process in running.values()), said + other

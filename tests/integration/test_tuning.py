@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,7 @@ def own(url: str) -> list[FrozenTrial]:
     return storage.get_all_trials(studies[0]._study_id) if studies else []
 
 
+@cache  # each has connections of its own, and a server has a hundred
 def storage_of(url: str) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(url.replace("postgresql:", "postgresql+psycopg:"))
 

@@ -59,6 +59,14 @@ def test_read_leaves_all_folders_when_not_asked_to_clean(done: Path) -> None:
     assert (done / "data/prune/0.25").is_dir()
 
 
+def test_read_goes_on_when_a_killed_process_left_half_a_list_of_readers(done: Path) -> None:
+    left = done / ".dvc/tmp/rwlock"
+    left.write_text('{"write": {', encoding="utf-8")
+    assert dag.read(done).pending() == []
+    left.write_bytes(b"")
+    assert dag.read(done).pending() == []
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
