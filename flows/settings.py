@@ -32,8 +32,6 @@ _DEFAULTS = {
     "_MLFLOW_TELEMETRY_PRE_WARM_DATABRICKS_SDK": "false",  # half a second of imports nobody needs
     # On a busy machine the server takes longer than Prefect's 20 s.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    # Ranks that torchrun starts again would find the addresses of the dead ones in a shared store.
-    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
 }
 
@@ -54,5 +52,5 @@ def apply(root: Path) -> None:
     os.environ.setdefault("PREFECT_HOME", str(root / STATE / "prefect"))
     scripts = str(Path(sys.executable).parent)
     if scripts not in os.environ.get("PATH", "").split(os.pathsep):
-        # dvc.yaml says `python` and `torchrun`: those of this environment, activated or not.
+        # dvc.yaml says `python`: that of this environment, activated or not.
         os.environ["PATH"] = scripts + os.pathsep + os.environ.get("PATH", "")

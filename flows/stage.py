@@ -15,9 +15,8 @@ from tasks.core.errors import BadInput, StageFailed
 
 Outcome = Literal["ran", "restored", "unchanged"]
 
-_TAIL = 60  # lines of output in the message of a failure; torchrun alone says 40 of its own
+_TAIL = 60  # lines of output in the message of a failure
 _EXITED = re.compile(r"exited with (-?\d+)")
-_RANK_EXITED = re.compile(r"^\s*exitcode\s*: (-?\d+) ")  # torchrun, which itself exits with 1
 _UNCHANGED = re.compile(r"^(Stage )?'.+' didn't change, skipping$")
 _RESTORED = re.compile(r"^Stage '.+' is cached - skipping run, checking out outputs$")
 _HINTS = re.compile(
@@ -145,8 +144,7 @@ def command(
 
 def _failure(name: str, code: int, tail: list[str], by_dvc: bool) -> Exception:
     reported = [int(m[1]) for line in tail if line.startswith("ERROR") and (m := _EXITED.search(line))]
-    ranks = [int(m[1]) for line in tail if (m := _RANK_EXITED.search(line))]
-    status = (ranks or reported or [code])[-1]
+    status = reported[-1] if reported else code
     output = [
         line for line in tail if not line.startswith(("ERROR: failed to reproduce", "> ", "Running stage"))
     ]

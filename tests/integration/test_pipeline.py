@@ -162,7 +162,6 @@ def test_weights_are_those_of_the_unbroken_run_when_a_rank_is_killed(digits: Pat
     environment = {
         "PET_NPROC_PER_NODE": "2",
         "PET_MAX_RESTARTS": "3",
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
     process = subprocess.Popen(
         command,
@@ -192,7 +191,29 @@ def test_train_is_refused_in_one_line_when_two_ranks_do_not_divide_the_batch(
     printed = run(folder, MODELPRESS, "run", code=2, PET_NPROC_PER_NODE="2").splitlines()
     said = "train: train.batch_size (63) is global and must be a multiple of the 2 ranks"
     assert printed[-1].startswith(f"modelpress: {said}")
+    repeated = run(folder, sys.executable, "-m", "dvc", "repro", "train", code=255, PET_NPROC_PER_NODE="2")
+    assert said in repeated
+    assert "exited with 2" in repeated
+    assert "Traceback" not in repeated
     assert not (folder / "data/train").exists()
+
+
+def test_repro_says_which_rank_was_ended_when_nobody_starts_it_again(digits: Path, tmp_path: Path) -> None:
+    folder = make_project(tmp_path / "killed", digits, tune={"trials": 0}, train={"epochs": 200})
+    with subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "train"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("train 1/200") for line in process.stdout)
+        next(p for p in psutil.Process(process.pid).children(recursive=True) if "RANK" in p.environ()).kill()
+        said = process.stdout.read()
+    assert "train: rank 0 was ended by SIGKILL" in said
+    assert "exited with 137" in said
+    assert "Traceback" not in said
 
 
 TIMED = ("press", "evaluate", "select", "report")  # what a clock decides differs from run to run

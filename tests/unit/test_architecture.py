@@ -1,6 +1,7 @@
 """The rules of the tree: imports run one way, and a stage depends on all the code that it runs."""
 
 import ast
+import itertools
 from pathlib import Path
 
 import pytest
@@ -76,8 +77,8 @@ def test_imports_run_one_way_when_a_module_is_read(path: Path) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_depends_on_its_import_closure_when_listed_in_dvc_yaml(stage: str) -> None:
     command = STAGES[stage]["cmd"].split()
-    module = command[command.index("-m") + 1]
-    files = closure(ROOT / Path(*module.split(".")).with_suffix(".py"))
+    modules = [after for word, after in itertools.pairwise(command) if word == "-m"]
+    files = {path for module in modules for path in closure(file_of(module))}
     needed = {path.relative_to(ROOT).as_posix() for path in files if path.name != "__init__.py"}
     named = {dep for dep in STAGES[stage]["deps"] if dep.startswith("tasks/")}
     assert named == needed | templates(files)

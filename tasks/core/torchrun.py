@@ -1,0 +1,52 @@
+"""torchrun for a stage, with an end that can be read.
+
+    python -m tasks.core.torchrun --rdzv-id=train -m tasks.train …
+
+Arguments and environment (PET_NPROC_PER_NODE, PET_NNODES and their kin) are torchrun's. Without PET_NNODES all ranks
+are on this host. Where torchrun ends with its own exit code and a traceback, this ends with that of the rank that
+failed first, which has said why in a line.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous.api import RendezvousError
+
+
+def main() -> None:
+    """Run the ranks; exit with 0, with the code of the first that failed (128 and more: a signal), or with 1 where
+    the hosts do not find each other."""
+    # Ranks that are started again would find the addresses of the dead ones in a shared store.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    run.logger.setLevel(logging.ERROR)  # it warns that each rank has one thread; stages set how many
+    alone = [] if "PET_NNODES" in os.environ else ["--standalone"]
+    args = run.parse_args([*alone, *sys.argv[1:]])  # type: ignore[no-untyped-call]
+    stage = args.training_script.rpartition(".")[2]
+    try:
+        run.run(args)  # type: ignore[no-untyped-call]
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode >= 0:
+            sys.exit(failure.exitcode)
+        _exit(128 - failure.exitcode, f"{stage}: rank {rank} was ended by {failure.signal_name()}")
+    except RendezvousError as error:
+        hosts = f"PET_NNODES={args.nnodes}, PET_RDZV_ENDPOINT={args.rdzv_endpoint}"
+        _exit(1, f"{stage}: the hosts did not find each other ({hosts}): {error or type(error).__name__}")
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
+
+
+def _exit(code: int, message: str) -> NoReturn:
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
