@@ -74,7 +74,7 @@ def ablate(
     chosen = next(v for v in plan(committed, tuned, params.techniques).variants if v.name == variant)
     sections = merged(committed, {"train": tuned if chosen.tuned else {}})
     sections = merged(sections, chosen.changes)
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, sections["train"]["sampling"])
     part = replace(dataset, train=subset(dataset.train, params.train_fraction, 0))
     seed = committed["train"]["seed"] + number
     if chosen.network:

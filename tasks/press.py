@@ -64,8 +64,8 @@ def press(
         _write_nothing(out)
         return
     asked = load_pipeline(settings)
-    dataset, resolved = open_dataset(data), read_json(policy)
     network, spec = load_model(model)
+    dataset, resolved = open_dataset(data, spec.sampling), read_json(policy)
     augment = BatchAugment(resolved, asked.prune.augment_strength)
     source = Source(asked.quantize, dataset, augment, network, export(network, spec.image_shape))
     bench = Bench(source, params.criteria, asked.prune.round_to, params.images, params.seed)

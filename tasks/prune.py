@@ -48,11 +48,11 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
         BadInput: `ratio` is none of these, or `params.relu` finds nothing to replace.
         StageFailed: the network cannot be pruned, or the loss is not finite.
     """
-    dataset = open_dataset(data)
+    dense, spec = load_model(model)
+    dataset = open_dataset(data, spec.sampling)
     augment = BatchAugment(read_json(policy), params.augment_strength)
     history: list[Epoch] = []
     with world() as ranks:
-        dense, spec = load_model(model)
         torch.manual_seed(params.seed)
         dense.to(ranks.device)
         student = copy.deepcopy(dense).train()

@@ -30,7 +30,7 @@ def quantize(params: QuantizeParams, model: Path, data: Path, policy: Path, sche
     network, spec = load_model(model)
     source = Source(
         params,
-        open_dataset(data),
+        open_dataset(data, spec.sampling),
         BatchAugment(read_json(policy), params.qat_augment_strength),
         network,
         export(network, spec.image_shape),

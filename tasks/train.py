@@ -40,7 +40,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
         BadInput: the batch does not divide among the ranks.
         StageFailed: the loss is not finite.
     """
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, params.sampling)
     resolved = read_json(policy)
     with world(params.deterministic) as ranks:
         begins = read_json(weights / "start.json")

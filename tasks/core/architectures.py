@@ -29,7 +29,7 @@ BRANCHES = {
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything that `build` needs: architecture, input and output."""
+    """A network: everything that `build` needs, and how the images are drawn that it learns from (`Split.sampling`)."""
 
     arch: str
     width: int
@@ -38,6 +38,7 @@ class Spec:
     num_classes: int
     stochastic_depth: float | None = None
     batch_norm: bool = True
+    sampling: str = "uniform"
 
     @property
     def small(self) -> bool:

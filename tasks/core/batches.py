@@ -58,15 +58,9 @@ class TrainingBatches:
             yield from self._read_ahead(rows_SN)
 
     def _rows(self, epoch: int) -> npt.NDArray[np.intp]:
-        """Which images each step S has. With balanced sampling an epoch draws as many images as there are, each
-        class equally often, rare images many times."""
-        draws = np.random.default_rng([self._recipe.seed, epoch])
-        labels_N, size = np.asarray(self._train.labels_N), self._recipe.batch_size
-        if self._recipe.sampling == "balanced":
-            share_N = 1 / np.bincount(labels_N)[labels_N]
-            order = draws.choice(len(labels_N), len(labels_N), p=share_N / share_N.sum())
-        else:
-            order = draws.permutation(len(labels_N))
+        """Which images each step S has: an epoch draws as many as there are."""
+        size = self._recipe.batch_size
+        order = self._train.drawn(len(self._train), np.random.default_rng([self._recipe.seed, epoch]))
         rows_SN = order[: len(order) // size * size].reshape(-1, size)
         rows_SN.sort(axis=1)  # pages of the memory map are touched in order
         return rows_SN
@@ -108,7 +102,7 @@ def sample(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Whole batches of (x_NCHW, labels_N), the same ones each time; one smaller batch if there are fewer."""
     device = next(model.parameters()).device
-    order = np.random.default_rng(0).permutation(len(split))[:images]
+    order = split.drawn(min(images, len(split)), np.random.default_rng(0))
     size = min(batch, len(order))
     for start in range(0, len(order) - size + 1, size):
         rows = np.sort(order[start : start + size])

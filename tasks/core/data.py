@@ -6,7 +6,7 @@ Shapes: N images, H high, W wide, C channels (1 grey, 3 RGB).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,26 @@ FEW = 1000  # images that a part for searching holds at least, if there are so m
 
 @dataclass(frozen=True)
 class Split:
-    """One of train, val and test. Read-only; a slice copies only what it touches."""
+    """One of train, val and test. Read-only; a slice copies only what it touches.
+
+    `sampling` is how images are drawn from it: uniform, each once; or balanced, every class equally often, rare
+    images many times. What a network learns from and what its statistics are computed on are drawn alike.
+    """
 
     images_NHWC: npt.NDArray[np.uint8]
     labels_N: npt.NDArray[np.int64]
+    sampling: str = "uniform"
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    def drawn(self, count: int, draws: np.random.Generator) -> npt.NDArray[np.intp]:
+        """Indices of `count` images, at most as many as there are, in random order."""
+        labels_N = np.asarray(self.labels_N)
+        if self.sampling == "balanced":
+            share_N = 1 / np.bincount(labels_N)[labels_N]
+            return draws.choice(len(labels_N), count, p=share_N / share_N.sum())
+        return draws.permutation(len(labels_N))[:count]
 
 
 @dataclass(frozen=True)
@@ -48,8 +61,8 @@ class Dataset:
     test: Split
 
 
-def open_dataset(folder: Path) -> Dataset:
-    """The data set in `folder`.
+def open_dataset(folder: Path, sampling: str = "uniform") -> Dataset:
+    """The data set in `folder`; `sampling` is of its training images.
 
     Raises:
         BadInput: a file is missing, or is not what `ingest` writes.
@@ -59,6 +72,7 @@ def open_dataset(folder: Path) -> Dataset:
         height, width, channels = about["image_shape"]
         shape = (height, width, channels)
         splits = {name: _open_split(folder, name, shape) for name in ("train", "val", "test")}
+        splits["train"] = replace(splits["train"], sampling=sampling)
         return Dataset(
             classes=about["classes"],
             image_shape=shape,
@@ -89,7 +103,7 @@ def subset(train: Split, fraction: float, seed: int) -> Split:
     total = len(train.labels_N)
     count = max(min(total, FEW), round(total * fraction))
     rows = np.sort(np.random.default_rng(seed).permutation(len(train.labels_N))[:count])
-    return Split(train.images_NHWC[rows], np.asarray(train.labels_N[rows]))
+    return replace(train, images_NHWC=train.images_NHWC[rows], labels_N=np.asarray(train.labels_N[rows]))
 
 
 def _open_split(folder: Path, name: str, shape: tuple[int, int, int]) -> Split:

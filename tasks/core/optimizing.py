@@ -35,7 +35,6 @@ class Recipe:
     label_smoothing: float = 0.0
     class_weights: str = "none"
     logit_adjustment: float = 0.0
-    sampling: str = "uniform"
     ema_decay: float = 0.0
     early_stopping: int = 0
     freeze_epochs: int = 0

@@ -165,7 +165,7 @@ class TrainParams(Params):
     logit_adjustment: NonNegative = 0.0
     """log of each class's share, so many times, is added to the logits in training (arXiv:2007.07314); 1: balanced, with label_smoothing 0"""
     sampling: Literal["uniform", "balanced"] = "uniform"
-    """balanced: every class is drawn equally often"""
+    """balanced: every class is drawn equally often, in prune, press and int8_qat, too"""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """of the average of weights that is kept; 0: the last weights are kept"""
     augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0

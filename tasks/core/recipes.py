@@ -30,6 +30,7 @@ def spec_of(params: TrainParams, dataset: Dataset) -> Spec:
         len(dataset.classes),
         params.stochastic_depth,
         params.batch_norm,
+        params.sampling,
     )
 
 

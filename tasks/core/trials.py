@@ -10,7 +10,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,7 +86,7 @@ class Trainer:
         self._running = epochs(
             model,
             recipe_of(params),
-            self._subset,
+            replace(self._subset, sampling=params.sampling),
             dataset.val,
             BatchAugment(task.policy, params.augment_strength),
             len(dataset.classes),

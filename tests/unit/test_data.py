@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tasks.core.data import Dataset, open_dataset
+from tasks.core.data import Dataset, Split, open_dataset, subset
 from tasks.core.errors import BadInput
 from tasks.core.packing import (
     ACROSS,
@@ -228,3 +229,14 @@ def test_open_dataset_refuses_when_an_array_is_of_another_kind(
     np.save(packed[0] / "val_labels.npy", np.zeros(3, np.float32))
     with pytest.raises(BadInput, match="holds float32, not int64"):
         open_dataset(packed[0])
+
+
+def test_drawn_is_each_image_once_or_every_class_equally_often_when_sampling_says_so() -> None:
+    labels_N = np.repeat([0, 1], [900, 100])
+    uniform = Split(np.zeros((1000, 1, 1, 1), np.uint8), labels_N)
+    balanced = replace(uniform, sampling="balanced")
+    once, often = (split.drawn(1000, np.random.default_rng(0)) for split in (uniform, balanced))
+    assert sorted(once) == list(range(1000))
+    assert 450 < labels_N[often].sum() < 550
+    assert len(subset(balanced, 0.5, 0).drawn(10, np.random.default_rng(0))) == 10
+    assert subset(balanced, 0.5, 0).sampling == "balanced"

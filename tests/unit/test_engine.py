@@ -262,12 +262,12 @@ def test_training_is_refused_when_the_parts_do_not_divide_the_batch() -> None:
 def test_rare_class_is_found_more_often_when_classes_are_balanced(remedy: dict[str, Any]) -> None:
     rare = np.flatnonzero(TRAIN.labels_N == 1)[:8]
     rows = np.sort(np.concatenate([np.flatnonzero(TRAIN.labels_N == 0), rare]))
-    tail = Split(TRAIN.images_NHWC[rows], TRAIN.labels_N[rows])
     recall = {}
     for name, options in {"plain": {}, "balanced": remedy}.items():
+        values = {"sampling": "uniform", "epochs": 4, **options}
+        tail = Split(TRAIN.images_NHWC[rows], TRAIN.labels_N[rows], values.pop("sampling"))
         model = network()
-        recipe = replace(RECIPE, epochs=4, **options)
-        list(epochs(model, recipe, tail, VAL, BatchAugment(POLICY), 2, ALONE))
+        list(epochs(model, replace(RECIPE, **values), tail, VAL, BatchAugment(POLICY), 2, ALONE))
         found_N = predict(model, VAL, [0.3], [0.3]).argmax(1).numpy()[VAL.labels_N == 1]
         recall[name] = found_N.mean()
     assert recall["balanced"] > recall["plain"] + 0.2

@@ -1,6 +1,7 @@
 """The stage prune, on stripes: what it writes for each kind of ratio, and how it ends when it cannot."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,23 @@ def test_stage_writes_the_same_bytes_when_run_twice(inputs: dict[str, Path], tmp
     run(inputs, tmp_path / "two", "0.5", criterion="random", round_to=4)
     for name in ("model.json", "model.safetensors", "metrics.json", "history.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_stage_draws_rare_classes_as_training_did_when_it_recovers(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    network, spec = load_model(inputs["model"])
+    folders = {**inputs, "model": tmp_path / "balanced", "data": tmp_path / "tail"}
+    rows = np.flatnonzero((TRAIN.labels_N == 0) | (np.arange(len(TRAIN)) % 8 == 0))
+    tail = Split(TRAIN.images_NHWC[rows], TRAIN.labels_N[rows])
+    for name in ("model", "data"):
+        folders[name].mkdir()
+    write_data(folders["data"], {"train": tail, "val": VAL, "test": VAL})
+    weights = {}
+    for sampling in ("uniform", "balanced"):
+        save_model(network, replace(spec, sampling=sampling), folders["model"])
+        run(folders, tmp_path / sampling, "0.5", epochs=1)
+        pruned, found = load_model(tmp_path / sampling)
+        assert found.sampling == sampling
+        weights[sampling] = torch.cat([p.flatten() for p in pruned.parameters()])
+    assert not torch.equal(weights["uniform"], weights["balanced"])

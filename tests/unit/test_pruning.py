@@ -509,6 +509,18 @@ def test_recalibrate_gives_the_moments_of_the_data_when_there_is_one_batch(split
     assert all(module.training for module in model.modules())
 
 
+@pytest.mark.parametrize(("sampling", "white"), [("uniform", 0.05), ("balanced", 0.5)])
+def test_recalibrate_sees_the_classes_that_training_sees_when_one_is_rare(
+    sampling: str, white: float
+) -> None:
+    labels_N = (np.arange(4000) % 20 == 0).astype(np.int64)
+    images_NHWC = np.broadcast_to(255 * labels_N.astype(np.uint8)[:, None, None, None], (4000, 2, 2, 1))
+    norm = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    nn.init.ones_(norm[0].weight), nn.init.zeros_(norm[0].bias)
+    recalibrate(norm, Split(images_NHWC, labels_N, sampling), [0.0], [1.0])
+    assert norm[1].running_mean.item() == pytest.approx(white, abs=0.04)
+
+
 def test_recalibrate_touches_nothing_but_statistics_when_it_runs(split: Split) -> None:
     model = network()
     before = copy.deepcopy(model.state_dict())
