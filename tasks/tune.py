@@ -19,7 +19,7 @@ from tasks.core.cli import main
 from tasks.core.errors import StageFailed
 from tasks.core.files import write_json, write_text
 from tasks.core.search_inputs import Search, read_search
-from tasks.core.studies import best, create, own_trials, shared_url, storage
+from tasks.core.studies import DIVERGED, best, create, outcome, own_trials, shared_url, storage
 from tasks.core.tune_params import TuneParams
 
 
@@ -67,7 +67,7 @@ def _write(study: optuna.Study, top: FrozenTrial, about: Search, out: Path) -> N
     history["best"] = history["value"].cummax()
     _csv(history, out / "history.csv")
     _csv(_importances(study, complete, params.seed), out / "importances.csv")
-    states = [trial.state for trial in begun]
+    outcomes = [outcome(trial) for trial in begun]
     write_json(
         out / "metrics.json",
         {
@@ -77,8 +77,9 @@ def _write(study: optuna.Study, top: FrozenTrial, about: Search, out: Path) -> N
             "not_begun": len(trials) - len(begun),
             "begun_anew": len(study.trials) - len(trials) - len(about.earlier),
             "earlier": len(about.earlier),
-            "pruned": states.count(TrialState.PRUNED),
-            "failed": states.count(TrialState.FAIL),
+            "pruned": outcomes.count("pruned"),
+            "diverged": outcomes.count(DIVERGED),
+            "failed": outcomes.count("fail"),
             "best_value": top.values[0],
             "best_trial": top.number,
             "epochs_spent": sum(_epochs(trial, params) for trial in begun),
@@ -91,7 +92,7 @@ def _row(trial: FrozenTrial, params: TuneParams) -> dict[str, Any]:
     values = trial.values if trial.state == TrialState.COMPLETE else [None] * len(params.objectives)
     return {
         "number": trial.number,
-        "state": trial.state.name.lower(),
+        "state": outcome(trial),
         "value": values[0],
         **dict(zip(params.objectives[1:], values[1:], strict=True)),
         "epochs": _epochs(trial, params),

@@ -332,6 +332,7 @@ def _tune(folder: Path, tuned: bool) -> None:
     metrics = {
         "trials": 12,
         "pruned": 3,
+        "diverged": 1,
         "failed": 0,
         "best_value": max(best, default=None),
         "epochs_spent": 30,

@@ -30,6 +30,7 @@ from tasks.core.search_inputs import Search
 from tasks.core.studies import (
     RETRIES,
     chosen,
+    diverge,
     ended,
     fit_to,
     note,
@@ -168,7 +169,7 @@ def _train(study: optuna.Study, trial: Trial, trainer: Trainer, about: Search) -
         if answer.refused:
             study.set_user_attr(REFUSED, answer.refused)
         if answer.accuracy is None:
-            study.tell(trial, state=TrialState.FAIL)
+            diverge(study, trial)
             return
         if epoch == params.epochs:
             study.tell(trial, result(answer.accuracy, answer.macs, params))

@@ -17,7 +17,7 @@ from tasks.core.errors import BadInput
 from tasks.core.journal import cut_off
 from tasks.core.progress import Progress
 from tasks.core.search_inputs import Search
-from tasks.core.studies import chosen, ended, go_on, note, own_trials, result, take
+from tasks.core.studies import chosen, diverge, ended, go_on, note, own_trials, result, take
 from tasks.core.trials import Answer, Worker, local_workers
 from tasks.core.tune_params import TuneParams
 
@@ -83,7 +83,7 @@ def _over(study: optuna.Study, entry: _Running, answer: Answer, params: TunePara
     if answer.refused:
         raise BadInput(answer.refused)
     if answer.accuracy is None:
-        study.tell(trial, state=TrialState.FAIL)
+        diverge(study, trial)
         return True
     last = entry.epoch == params.epochs
     if len(params.objectives) == 1:

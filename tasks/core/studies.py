@@ -31,6 +31,7 @@ HEARTBEAT_S, GRACE_S = 5, 30  # a worker says so often that it lives; after so l
 RETRIES = 3  # of a trial whose worker died
 CONNECT_S = 10
 WARM = "warm"  # marks trials of an earlier search
+DIVERGED = "diverged"  # marks trials whose training has
 
 
 def shared_url() -> str | None:
@@ -200,6 +201,18 @@ def result(accuracy: float, macs: int, params: TuneParams) -> list[float]:
     return [accuracy, macs][: len(params.objectives)]
 
 
+def diverge(study: optuna.Study, trial: Trial) -> None:
+    """End a trial whose training has diverged. For Optuna it is pruned: TPE keeps away from pruned trials, but learns
+    nothing from failed ones."""
+    trial.set_user_attr(DIVERGED, True)
+    study.tell(trial, state=TrialState.PRUNED)
+
+
+def outcome(trial: FrozenTrial) -> str:
+    """How a trial stands: complete, pruned, diverged, running, waiting, or fail where its worker died too often."""
+    return DIVERGED if DIVERGED in trial.user_attrs else trial.state.name.lower()
+
+
 def best(study: optuna.Study, params: TuneParams) -> FrozenTrial | None:
     """The most accurate trial; with two objectives the one with the fewest multiply-accumulates that lacks at most
     `max_drop_points` of it. None if no trial has ended well."""
@@ -218,7 +231,7 @@ def note(study: optuna.Study, number: int) -> str:
     trial = study.trials[number]
     values = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
     reached = max([*trial.intermediate_values.values(), *(trial.values or [])[:1]], default=float("nan"))
-    return f"trial {number} {trial.state.name.lower()} at {reached:.2%} ({values})"
+    return f"trial {number} {outcome(trial)} at {reached:.2%} ({values})"
 
 
 def _short(value: object) -> str:

@@ -12,7 +12,18 @@ from tasks.core.journal import cut_off, open_storage
 from tasks.core.params import TrainParams
 from tasks.core.samplers import sampler
 from tasks.core.search_inputs import Earlier, Search
-from tasks.core.studies import STORAGE, best, create, ended, go_on, own_trials, storage, take
+from tasks.core.studies import (
+    STORAGE,
+    best,
+    create,
+    diverge,
+    ended,
+    go_on,
+    outcome,
+    own_trials,
+    storage,
+    take,
+)
 from tasks.core.trials import Task
 from tasks.core.tune_params import FloatSpace, TuneParams
 
@@ -229,9 +240,22 @@ def test_nobody_is_best_when_no_trial_has_ended_well(tmp_path: Path) -> None:
     study = open_study(about, tmp_path / "study.log")
     trial = take(study, about.params)
     assert trial is not None
-    study.tell(trial, state=TrialState.FAIL)
+    diverge(study, trial)
     assert best(study, about.params) is None
     assert len(ended(study)) == 1
+
+
+def test_tpe_keeps_away_from_where_training_diverges_when_it_has_seen_it(tmp_path: Path) -> None:
+    lr = {"low": 0.01, "high": 1.0}
+    about = search(trials=60, space={"lr": lr}, startup_trials=10)
+    study = open_study(about, tmp_path / "study.log")
+    while (trial := take(study, about.params)) is not None:
+        if trial.params["lr"] > 0.3:
+            diverge(study, trial)
+        else:
+            study.tell(trial, 0.5)
+    late = [outcome(trial) for trial in study.trials[20:]]
+    assert late.count("diverged") < len(late) * 0.35, "half of what random draws would be"
 
 
 @pytest.mark.parametrize("number", [0, 1, 7])  # enqueued, random, proposed by TPE
