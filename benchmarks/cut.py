@@ -17,6 +17,7 @@ from tasks.core.files import read_json, write_json
 ROOT = Path(__file__).parents[1]
 PACKED = ROOT / "data/ingest"
 SPLITS = ("train", "val", "test")
+GENTLE: dict[str, dict[str, float]] = {"flip_horizontal": {"probability": 0.5}, "crop": {"pixels": 2}}
 Rows = NDArray[np.intp]
 
 
@@ -35,7 +36,12 @@ def first(split: str, classes: Mapping[int, int], skip: int = 0) -> Rows:
     return np.sort(np.concatenate(chosen))
 
 
-def write_task(folder: Path, rows: Mapping[str, Rows], classes: list[int]) -> None:
+def write_task(
+    folder: Path,
+    rows: Mapping[str, Rows],
+    classes: list[int],
+    augment: Mapping[str, Mapping[str, float]] = GENTLE,
+) -> None:
     """FOLDER/ingest with these images, FOLDER/policy.json and FOLDER/start; the labels are the places in `classes`."""
     data = folder / "ingest"
     data.mkdir(parents=True)
@@ -49,7 +55,7 @@ def write_task(folder: Path, rows: Mapping[str, Rows], classes: list[int]) -> No
     policy = {
         "channel_mean": about["channel_mean"],
         "channel_std": about["channel_std"],
-        "operations": {"flip_horizontal": {"probability": 0.5}, "crop": {"pixels": 2}},
+        "operations": augment,
     }
     write_json(folder / "policy.json", policy)
     (folder / "start").mkdir()
