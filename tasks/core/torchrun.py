@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import NoReturn
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -35,17 +34,13 @@ def main() -> None:
         rank, failure = error.get_first_failure()
         if failure.exitcode >= 0:
             sys.exit(failure.exitcode)
-        _exit(128 - failure.exitcode, f"{stage}: rank {rank} was ended by {failure.signal_name()}")
+        print(f"{stage}: rank {rank} was ended by {failure.signal_name()}", file=sys.stderr, flush=True)
+        sys.exit(128 - failure.exitcode)
     except RendezvousError as error:
         hosts = f"PET_NNODES={args.nnodes}, PET_RDZV_ENDPOINT={args.rdzv_endpoint}"
-        _exit(1, f"{stage}: the hosts did not find each other ({hosts}): {error or type(error).__name__}")
+        sys.exit(f"{stage}: the hosts did not find each other ({hosts}): {error or type(error).__name__}")
     except SignalException as error:
         sys.exit(128 + error.sigval)
-
-
-def _exit(code: int, message: str) -> NoReturn:
-    print(message, file=sys.stderr, flush=True)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

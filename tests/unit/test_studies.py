@@ -238,11 +238,12 @@ def test_the_best_has_fewer_macs_when_it_lacks_little_accuracy(tmp_path: Path) -
 def test_nobody_is_best_when_no_trial_has_ended_well(tmp_path: Path) -> None:
     about = search(trials=2)
     study = open_study(about, tmp_path / "study.log")
-    trial = take(study, about.params)
-    assert trial is not None
-    diverge(study, trial)
+    diverged, failed = take(study, about.params), take(study, about.params)
+    assert diverged is not None and failed is not None
+    diverge(study, diverged)
+    study.tell(failed, state=TrialState.FAIL)
     assert best(study, about.params) is None
-    assert len(ended(study)) == 1
+    assert [outcome(trial) for trial in ended(study)] == ["diverged", "fail"]
 
 
 def test_tpe_keeps_away_from_where_training_diverges_when_it_has_seen_it(tmp_path: Path) -> None:
