@@ -6,6 +6,7 @@ resnet_small at batch 128 took on an H100, the GPU computed for 0.9.
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,9 @@ class Recorded:
     """
 
     def __init__(self, compute: Callable[..., Sequence[Tensor]], model: nn.Module) -> None:
+        # A parameter gets its gradient on the stream on which it was first computed with, for as long as anything
+        # holds that graph; tracing a network leaves some in reference cycles, and their stream can't be recorded.
+        gc.collect()
         self._compute, self._parameters = compute, list(model.parameters())
         self._learning: list[bool] = []
         self._launched = 0

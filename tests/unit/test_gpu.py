@@ -20,11 +20,13 @@ from tasks.core.dist import World, deterministic
 from tasks.core.engine import Epoch, Teacher, epochs
 from tasks.core.errors import StageFailed
 from tasks.core.optimizing import Recipe
+from tasks.core.pruning import Pruner, loss_gradients
 from tasks.core.transforms import BatchAugment
 from tests.unit.test_engine import ALONE, POLICY, RECIPE, TRAIN, VAL, network, same
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GPU = World(0, 1, torch.device("cuda", 0))
+LAUNCHED_ONE_BY_ONE = "kernel by kernel"
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +108,21 @@ def test_training_says_so_and_learns_when_a_step_cannot_be_recorded(
 def test_step_is_recorded_when_it_learns_from_a_teacher(capsys: pytest.CaptureFixture[str]) -> None:
     teacher = network(seed=1).cuda().eval()
     assert train(network(), teacher=Teacher(teacher, 2.0, 0.5))[-1].val_loss < 0.7
-    assert "waits for the GPU" not in capsys.readouterr().out
+    assert LAUNCHED_ONE_BY_ONE not in capsys.readouterr().out
+
+
+def test_step_is_recorded_when_channels_were_removed_before(capsys: pytest.CaptureFixture[str]) -> None:
+    student = network().cuda()
+    gc.disable()  # what tracing leaves behind stays until something sees to it
+    try:
+        Pruner(
+            student, (16, 16, 1), 0.5, "taylor", "uniform", 1, 1, 0,
+            lambda: loss_gradients(student, TRAIN, POLICY["channel_mean"], POLICY["channel_std"]),
+        ).step()  # fmt: skip
+        assert train(student)[-1].val_accuracy > 0.95
+    finally:
+        gc.enable()
+    assert LAUNCHED_ONE_BY_ONE not in capsys.readouterr().out
 
 
 def test_training_learns_when_batches_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
