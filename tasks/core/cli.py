@@ -15,6 +15,7 @@ import inspect
 import os
 import signal
 import sys
+import time
 import typing
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.core.errors import BadInput, StageFailed
-from tasks.core.files import staged
+from tasks.core.files import staged, write_json
 from tasks.core.params_file import load_section
 
 LAID_OVER = "laid_over"
@@ -89,5 +90,10 @@ def _terminated(*_: object) -> NoReturn:
 
 
 def _exit(code: int, message: str) -> NoReturn:
-    print(message, file=sys.stderr, flush=True)
+    """Say why and end. Several ranks may have the same to say: torchrun is left it, and says it once."""
+    left = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if left:
+        write_json(Path(left), {"message": message, "timestamp": int(time.time())})
+    else:
+        print(message, file=sys.stderr, flush=True)
     sys.exit(code)

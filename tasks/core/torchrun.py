@@ -4,18 +4,23 @@
 
 Arguments and environment (PET_NPROC_PER_NODE, PET_NNODES and their kin) are torchrun's. Without PET_NNODES all ranks
 are on this host. Where torchrun ends with its own exit code and a traceback, this ends with that of the rank that
-failed first, which has said why in a line.
+failed first, and says in a line why.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
+import signal
 import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
 
 from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.elastic.rendezvous.api import RendezvousError
 
 
@@ -27,20 +32,38 @@ def main() -> None:
     run.logger.setLevel(logging.ERROR)  # it warns that each rank has one thread; stages set how many
     alone = [] if "PET_NNODES" in os.environ else ["--standalone"]
     args = run.parse_args([*alone, *sys.argv[1:]])  # type: ignore[no-untyped-call]
+    if not args.max_restarts:  # nothing goes on after what it reports, and that is said below
+        logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="torchrun-") as folder:
+        args.log_dir = args.log_dir or folder  # one of its own would stay
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     stage = args.training_script.rpartition(".")[2]
     try:
         run.run(args)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode >= 0:
-            sys.exit(failure.exitcode)
-        print(f"{stage}: rank {rank} was ended by {failure.signal_name()}", file=sys.stderr, flush=True)
-        sys.exit(128 - failure.exitcode)
+        _fail(stage, error.failures)
     except RendezvousError as error:
         hosts = f"PET_NNODES={args.nnodes}, PET_RDZV_ENDPOINT={args.rdzv_endpoint}"
         sys.exit(f"{stage}: the hosts did not find each other ({hosts}): {error or type(error).__name__}")
     except SignalException as error:
         sys.exit(128 + error.sigval)
+
+
+def _fail(stage: str, failures: dict[int, ProcessFailure]) -> NoReturn:
+    """Exit for the rank that the others failed with: one that was killed, else the first. What torchrun itself has
+    ended got SIGTERM."""
+    killed = [rank for rank, f in failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM]
+    rank = min(killed or failures, key=lambda rank: failures[rank].timestamp)
+    failure = failures[rank]
+    if failure.exitcode < 0:
+        print(f"{stage}: rank {rank} was ended by {failure.signal_name()}", file=sys.stderr, flush=True)
+        sys.exit(128 - failure.exitcode)
+    if Path(failure.error_file).exists():  # else it ended with a traceback
+        print(failure.message, file=sys.stderr, flush=True)
+    sys.exit(failure.exitcode)
 
 
 if __name__ == "__main__":
