@@ -54,6 +54,9 @@ def main(stage: Callable[..., None], section: str | None = None) -> None:
             raise
         where = f" writing {error.filename}" if error.filename else ""
         _exit(1, f"{name}: the disk is full{where}: free some space and run again")
+    finally:
+        # It ends already; raised while the interpreter winds up, SystemExit would be reported as a traceback.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _parser(stage: Callable[..., None]) -> argparse.ArgumentParser:
