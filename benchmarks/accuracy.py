@@ -19,10 +19,10 @@ import torch
 import yaml
 from common import write_result
 
-from tasks.core.data import open_dataset
-from tasks.core.dist import thread_count
-from tasks.core.engine import predict
-from tasks.core.models import load_model
+from tasks.core.data.dataset import open_dataset
+from tasks.core.distributed.world import thread_count
+from tasks.core.models.saved import load_model
+from tasks.core.training.loop import predict
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE, PACKED = ROOT / "examples/accurate.yaml", ROOT / "data/ingest"

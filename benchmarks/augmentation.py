@@ -23,9 +23,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as peer
 
-from tasks.core.params import AugmentParams
-from tasks.core.policy import resolve_policy
-from tasks.core.transforms import BatchAugment
+from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.policy import resolve_policy
+from tasks.core.config.params import AugmentParams
 
 Images = npt.NDArray[np.uint8]
 PACKED = Path("data/ingest/train_images.npy")

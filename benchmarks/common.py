@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tasks.core.files import write_json
-from tasks.core.runtime import fingerprint
+from tasks.core.common.files import write_json
+from tasks.core.runtime.session import fingerprint
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -36,13 +36,13 @@ from contenders import Contender, Front, OnnxModel, OpenVinoModel, cut_front, pa
 from numpy.typing import NDArray
 from peers import PEERS, QUIET
 
-from tasks.core.candidates import DENSE, candidate_folders, read_result
-from tasks.core.data import Dataset, balanced, open_dataset
-from tasks.core.errors import BadInput, StageFailed
-from tasks.core.files import read_json, write_json
-from tasks.core.params_file import load_pipeline
-from tasks.core.stats import drop_interval
-from tasks.core.timing import compare, interleaved
+from tasks.core.common.errors import BadInput, StageFailed
+from tasks.core.common.files import read_json, write_json
+from tasks.core.config.params_file import load_pipeline
+from tasks.core.data.dataset import Dataset, balanced, open_dataset
+from tasks.core.evaluation.candidates import DENSE, candidate_folders, read_result
+from tasks.core.evaluation.stats import drop_interval
+from tasks.core.runtime.latency import compare, interleaved
 
 ROOT = Path(__file__).parents[1]
 RESULT = RESULTS / "compression.json"

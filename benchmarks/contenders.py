@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from peers import INPUT
 
-from tasks.core.errors import BadInput
-from tasks.core.runtime import EVAL_BATCH, predict, session
+from tasks.core.common.errors import BadInput
+from tasks.core.runtime.session import EVAL_BATCH, predict, session
 
 OPENVINO = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
 # What an operator with weights is called in a graph that ONNX Runtime has optimized, or OpenVINO compiled.
@@ -158,7 +158,7 @@ def cut_front(model: onnx.ModelProto) -> Front:
 def paste_front(model: onnx.ModelProto, front: Front) -> None:
     """Put `front` before a model that begins with x_NCHW.
 
-    Nothing is fused, unlike in `tasks.core.export.take_raw_images`: where the model quantizes its input, it
+    Nothing is fused, unlike in `tasks.core.runtime.export.take_raw_images`: where the model quantizes its input, it
     may do so with another zero point and scale than the image's.
     """
     graph = model.graph

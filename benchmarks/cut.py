@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from tasks.core.files import read_json, write_json
+from tasks.core.common.files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 PACKED = ROOT / "data/ingest"

@@ -37,12 +37,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from tasks.core.architectures import Spec, build
-from tasks.core.data import Split, open_dataset
-from tasks.core.dist import World, deterministic
-from tasks.core.engine import epochs
-from tasks.core.optimizing import Recipe
-from tasks.core.transforms import BatchAugment
+from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.data.dataset import Split, open_dataset
+from tasks.core.distributed.world import World, deterministic
+from tasks.core.models.architectures import build
+from tasks.core.models.spec import Spec
+from tasks.core.training.loop import epochs
+from tasks.core.training.optimizer import Recipe
 
 BATCH, LR, MOMENTUM = 128, 0.1, 0.9
 WATCHED_S, LOOK_S = 2.0, 0.1

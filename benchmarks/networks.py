@@ -20,8 +20,8 @@ from typing import Any
 
 from common import RESULTS, about
 
-from flows import overrides
-from tasks.core.files import read_json, write_json
+from flows.cli import overrides
+from tasks.core.common.files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 RAW = Path("data/raw/fashion-mnist")

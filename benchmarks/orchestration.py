@@ -29,8 +29,9 @@ from pathlib import Path
 
 from common import RESULTS, ratio, write_result
 
-from flows import servers, settings
-from tasks.core.files import read_json
+from flows.engine import settings
+from flows.serving import servers
+from tasks.core.common.files import read_json
 
 ROOT = Path(__file__).parents[1]
 RAW = Path("data/raw/fashion-mnist")
@@ -38,7 +39,7 @@ SHORT = (
     *("tune.trials=2", "tune.epochs=1", "train.epochs=1", "prune.epochs=1"),
     *("press.trials=4", "press.finetunes=1"),
 )
-MODELPRESS = [sys.executable, "-m", "flows.cli", "run"]
+MODELPRESS = [sys.executable, "-m", "flows.cli.main", "run"]
 REPRO = [sys.executable, "-m", "dvc", "repro"]
 COLD_TARGET, CACHED_TARGET = 1.1, 1.5
 
@@ -63,7 +64,7 @@ def clone(folder: Path) -> Path:
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     shutil.copytree(ROOT / RAW, folder / RAW)
     (folder / "dvc.lock").unlink()
-    from flows import overrides
+    from flows.cli import overrides
 
     _, changed = overrides.apply(folder, list(SHORT))
     overrides.write(folder, changed)

@@ -15,11 +15,11 @@ from common import write_result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from flows.settings import EXPERIMENT
-from tasks.core.candidates import DENSE, candidate_folders
-from tasks.core.data import open_dataset
-from tasks.core.files import read_json
-from tasks.core.timing import latencies
+from flows.engine.settings import EXPERIMENT
+from tasks.core.common.files import read_json
+from tasks.core.data.dataset import open_dataset
+from tasks.core.evaluation.candidates import DENSE, candidate_folders
+from tasks.core.runtime.latency import latencies
 
 ROOT = Path(__file__).parents[1]
 REPEATS = {1: 2000, 64: 100}

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from common import write_result
 
-from tasks.core.data import open_dataset
-from tasks.core.files import read_json
-from tasks.core.runtime import predict, session
-from tasks.core.stats import drop_interval, hypervolume
-from tasks.core.timing import latencies
+from tasks.core.common.files import read_json
+from tasks.core.data.dataset import open_dataset
+from tasks.core.evaluation.stats import drop_interval, hypervolume
+from tasks.core.runtime.latency import latencies
+from tasks.core.runtime.session import predict, session
 
 ROOT = Path(__file__).parents[1]
 BY_HAND = (0.5, 0.4, 0.6, 0.3, 0.7, 0.45, 0.55, 0.35, 0.65)

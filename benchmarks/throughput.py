@@ -29,13 +29,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from tasks.core.architectures import Spec, build
-from tasks.core.data import Split, open_dataset
-from tasks.core.dist import World, keep_memory
-from tasks.core.engine import epochs
-from tasks.core.files import read_json
-from tasks.core.optimizing import Recipe
-from tasks.core.transforms import BatchAugment
+from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.common.files import read_json
+from tasks.core.data.dataset import Split, open_dataset
+from tasks.core.distributed.world import World, keep_memory
+from tasks.core.models.architectures import build
+from tasks.core.models.spec import Spec
+from tasks.core.training.loop import epochs
+from tasks.core.training.optimizer import Recipe
 
 WIDTH, BATCH, LR, MOMENTUM = 40, 128, 0.1, 0.9
 WORKERS = 2

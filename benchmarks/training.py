@@ -24,10 +24,10 @@ import torch
 from common import write_result
 from numpy.typing import NDArray
 
-from tasks.core.data import open_dataset
-from tasks.core.engine import predict
-from tasks.core.models import load_model
-from tasks.core.stats import drop_interval
+from tasks.core.data.dataset import open_dataset
+from tasks.core.evaluation.stats import drop_interval
+from tasks.core.models.saved import load_model
+from tasks.core.training.loop import predict
 
 CLASSES = list(range(10))
 LARGEST, IMBALANCE = 5000, 100

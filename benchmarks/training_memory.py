@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 from common import write_result
 
-from tasks.core.files import write_json
+from tasks.core.common.files import write_json
 
 ROOT = Path(__file__).parents[1]
 SIDE, CLASSES, TARGET = 28, 10, 1.1

@@ -20,14 +20,14 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import settings
-from flows.lock import only_run
-from flows.stage import Children, command, reproduce
-from tasks.core.effects import METRICS, folder
-from tasks.core.files import fingerprint, read_json
-from tasks.core.params_file import load_pipeline, read_yaml
-from tasks.core.techniques import COMMITTED, Plan, plan
-from tasks.core.tracking import Tracker
+from flows.engine import settings
+from flows.engine.lock import only_run
+from flows.engine.stage import Children, command, reproduce
+from tasks.core.ablation.effects import METRICS, folder
+from tasks.core.ablation.techniques import COMMITTED, Plan, plan
+from tasks.core.common.files import fingerprint, read_json
+from tasks.core.config.params_file import load_pipeline, read_yaml
+from tasks.core.tracking.mirror import Tracker
 
 PARAMS, BEST, OUT = Path("params.yaml"), Path("data/tune/best.yaml"), Path("data/ablate")
 INPUTS = ("--settings", str(PARAMS), "--best", str(BEST))

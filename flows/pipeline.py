@@ -18,12 +18,14 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import dag, registry, settings, show
-from flows.lock import only_run
-from flows.stage import Children
-from flows.walk import Outcomes, walk
-from tasks.core.params_file import Pipeline, load_pipeline
-from tasks.core.tracking import Tracker
+from flows import artifacts
+from flows.engine import dag, settings
+from flows.engine.lock import only_run
+from flows.engine.stage import Children
+from flows.engine.walk import Outcomes, walk
+from flows.registry.register import Registered, register
+from tasks.core.config.params_file import Pipeline, load_pipeline
+from tasks.core.tracking.mirror import Tracker
 
 INGEST, SELECT = Path("data/ingest"), Path("data/select")
 _THREADS = 64  # more than stages that run at once: those are limited by the number of cores
@@ -99,20 +101,20 @@ def _run(root: Path, prepared: Prepared, run_id: str, children: Children, **opti
         children.wait()
         dag.settle_lock(root, prepared.plan)
     prepared.tracker.log_summary(root / SELECT, root / INGEST)
-    registered: registry.Registered | None = None
+    registered: Registered | None = None
     if (root / SELECT / "model.onnx").is_file():
         # A task that returns a state gives that state back; what it carries is the state's result.
-        registered = register(root, prepared.params.registry.name, run_id, return_state=True).result()
-    show.artifacts(root / SELECT, outcomes, registered, time.monotonic() - started)
+        registered = _register(root, prepared.params.registry.name, run_id, return_state=True).result()
+    artifacts.create(root / SELECT, outcomes, registered, time.monotonic() - started)
     nothing = all(outcome == "unchanged" for outcome in outcomes.values())
-    message = "Nothing changed: nothing was recomputed." if nothing else show.sentence(outcomes)
+    message = "Nothing changed: nothing was recomputed." if nothing else artifacts.sentence(outcomes)
     log.info(message)
     return Completed(name="Cached" if nothing else "Completed", message=message, data=outcomes)
 
 
 @task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
-def register(root: Path, name: str, run_id: str) -> Any:
-    """Register the selected model; see flows/registry.py. Returns its Registered."""
-    result = registry.register(root / SELECT, root / INGEST, name, run_id)
+def _register(root: Path, name: str, run_id: str) -> Any:
+    """Register the selected model; see flows/registry/register.py. Returns its Registered."""
+    result = register(root / SELECT, root / INGEST, name, run_id)
     get_run_logger().info(result.sentence)
     return Completed(name="Completed" if result.changed else "Cached", message=result.sentence, data=result)

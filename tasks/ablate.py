@@ -14,28 +14,30 @@ import numpy as np
 import torch
 from torch import nn
 
-from tasks.core.architectures import Spec, build
-from tasks.core.batchnorm import recalibrate
-from tasks.core.cli import main
-from tasks.core.data import Dataset, open_dataset, subset
-from tasks.core.dist import World, deterministic, keep_memory
-from tasks.core.engine import epochs, predict
-from tasks.core.errors import StageFailed
-from tasks.core.export import export
-from tasks.core.files import write_json
-from tasks.core.models import load_model, mac_count, rectify, save_model
-from tasks.core.params import AblateParams, AugmentParams, PruneParams, QuantizeParams, TrainParams
-from tasks.core.params_file import load_pipeline, parse, read_yaml
-from tasks.core.policy import resolve_policy
-from tasks.core.pruning import Pruner, loss_gradients
-from tasks.core.recipes import recipe_of, spec_of
-from tasks.core.recovery import recover
-from tasks.core.runtime import predict as predict_onnx
-from tasks.core.runtime import session
-from tasks.core.schemes import SCHEMES, Source
-from tasks.core.techniques import PRUNED, QUANTIZED, Sections, Variant, merged, plan
-from tasks.core.transfer import begin
-from tasks.core.transforms import BatchAugment
+from tasks.core.ablation.techniques import PRUNED, QUANTIZED, Sections, Variant, merged, plan
+from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.policy import resolve_policy
+from tasks.core.common.errors import StageFailed
+from tasks.core.common.files import write_json
+from tasks.core.config.cli import main
+from tasks.core.config.compression_params import PruneParams, QuantizeParams
+from tasks.core.config.params import AblateParams, AugmentParams, TrainParams
+from tasks.core.config.params_file import load_pipeline, parse, read_yaml
+from tasks.core.data.dataset import Dataset, open_dataset, subset
+from tasks.core.distributed.world import World, deterministic, keep_memory
+from tasks.core.models.architectures import build
+from tasks.core.models.saved import load_model, mac_count, rectify, save_model
+from tasks.core.models.spec import Spec
+from tasks.core.models.transfer import begin
+from tasks.core.pruning.cutting import Pruner, loss_gradients
+from tasks.core.pruning.finetuning import recover
+from tasks.core.quantization.schemes import SCHEMES, Source
+from tasks.core.runtime.export import export
+from tasks.core.runtime.session import predict as predict_onnx
+from tasks.core.runtime.session import session
+from tasks.core.training.batchnorm import recalibrate
+from tasks.core.training.loop import epochs, predict
+from tasks.core.training.recipes import recipe_of, spec_of
 
 ALONE = World(0, 1, torch.device("cpu"))
 

@@ -1,7 +1,7 @@
 """Resolve the augmentation policy: which operations suit these data, with their ranges.
 
 The stage changes no image: training applies the policy to whole batches, on its own device
-(tasks/core/transforms.py). What it leaves behind is the policy and a picture of what it does.
+(tasks/core/augmentation/batch.py). What it leaves behind is the policy and a picture of what it does.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from tasks.core.cli import main
-from tasks.core.data import Split, open_dataset
-from tasks.core.files import write_json
-from tasks.core.params import AugmentParams
-from tasks.core.policy import resolve_policy
-from tasks.core.transforms import BatchAugment, pixel_scale
+from tasks.core.augmentation.batch import BatchAugment, pixel_scale
+from tasks.core.augmentation.policy import resolve_policy
+from tasks.core.common.files import write_json
+from tasks.core.config.cli import main
+from tasks.core.config.params import AugmentParams
+from tasks.core.data.dataset import Split, open_dataset
 
 COLUMNS = 8
 TILE = 112  # pixels, about the longer side of a picture on the sheet

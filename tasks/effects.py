@@ -6,14 +6,14 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.core import charts
-from tasks.core.cli import main
-from tasks.core.effects import Measured, measure
-from tasks.core.files import write_json, write_text
-from tasks.core.page import percent, points, render
-from tasks.core.params import AblateParams
-from tasks.core.params_file import load_pipeline, read_yaml
-from tasks.core.techniques import Kind, plan
+from tasks.core.ablation.effects import Measured, measure
+from tasks.core.ablation.techniques import Kind, plan
+from tasks.core.common.files import write_json, write_text
+from tasks.core.config.cli import main
+from tasks.core.config.params import AblateParams
+from tasks.core.config.params_file import load_pipeline, read_yaml
+from tasks.core.reporting import charts
+from tasks.core.reporting.page import percent, points, render
 
 COLUMNS = ("technique", "kind", "points", "low", "high", "having", "lacking", "verdict", "note")
 # What each way of measuring is called, and what its rows are compared with.

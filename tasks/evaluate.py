@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from tasks.core.candidates import DENSE, candidate_folders
-from tasks.core.cli import main
-from tasks.core.data import Split, open_dataset
-from tasks.core.errors import StageFailed
-from tasks.core.files import read_json, write_json
-from tasks.core.params import EvaluateParams
-from tasks.core.progress import Progress
-from tasks.core.runtime import fingerprint, peak_memory_mb, predict, session
-from tasks.core.stats import calibration_error, drop_interval, mcnemar, softmax
-from tasks.core.timing import latencies
-from tasks.core.weights import packed_size, sparsity
+from tasks.core.common.errors import StageFailed
+from tasks.core.common.files import read_json, write_json
+from tasks.core.common.progress import Progress
+from tasks.core.config.cli import main
+from tasks.core.config.params import EvaluateParams
+from tasks.core.data.dataset import Split, open_dataset
+from tasks.core.evaluation.candidates import DENSE, candidate_folders
+from tasks.core.evaluation.stats import calibration_error, drop_interval, mcnemar, softmax
+from tasks.core.runtime.latency import latencies
+from tasks.core.runtime.session import fingerprint, peak_memory_mb, predict, session
+from tasks.core.runtime.weights import packed_size, sparsity
 
 MISTAKES = 200  # the most confident ones of each candidate that are kept for the report
 BATCHES = (1, 64)

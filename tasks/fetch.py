@@ -16,8 +16,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from tasks.core.errors import BadInput
-from tasks.core.fashion_mnist import SHA256, SIZES
+from tasks.core.common.errors import BadInput
+from tasks.core.data.fashion_mnist import SHA256, SIZES
 
 PACKAGE = "dataset-fashion-mnist"
 INSTALLED = Path("/usr/share/datasets/fashion-mnist")  # where that package puts its files

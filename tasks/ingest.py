@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core import packing
-from tasks.core.cli import main
-from tasks.core.errors import BadInput
-from tasks.core.files import write_json
-from tasks.core.params import IngestParams
-from tasks.core.samples import RULES, Paced, Samples, read_samples
-from tasks.core.sources import OPEN, SPLITS, TEST, TRAIN, VAL
+from tasks.core.common.errors import BadInput
+from tasks.core.common.files import write_json
+from tasks.core.config.cli import main
+from tasks.core.config.params import IngestParams
+from tasks.core.data import packing
+from tasks.core.data.samples import RULES, Paced, Samples, read_samples
+from tasks.core.data.sources import OPEN, SPLITS, TEST, TRAIN, VAL
 
 EXAMPLES = 20  # pairs of duplicates that the report names
 SIZES = 20  # and sizes

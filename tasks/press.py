@@ -19,27 +19,39 @@ import pandas as pd
 import torch
 from optuna.trial import FrozenTrial
 
-from tasks.core.architectures import Spec
-from tasks.core.cli import main
-from tasks.core.data import open_dataset
-from tasks.core.deliver import deliver
-from tasks.core.designs import Bench, Design, sensitivity
-from tasks.core.dist import world
-from tasks.core.errors import StageFailed
-from tasks.core.export import export
-from tasks.core.files import fingerprint, read_json, staged, write_json
-from tasks.core.journal import cut_off
-from tasks.core.models import load_model, save_model
-from tasks.core.params import PressParams, SelectParams
-from tasks.core.params_file import Pipeline, load_pipeline
-from tasks.core.progress import Progress
-from tasks.core.recipes import note, write_history
-from tasks.core.recovery import recover
-from tasks.core.runtime import predict, session
-from tasks.core.schemes import Source
-from tasks.core.search import ask, front, go_on, merit, open_study, stalled, suggest, tell, volumes, worth_of
-from tasks.core.stats import drop_interval
-from tasks.core.transforms import BatchAugment
+from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.common.errors import StageFailed
+from tasks.core.common.files import fingerprint, read_json, staged, write_json
+from tasks.core.common.journal import cut_off
+from tasks.core.common.progress import Progress
+from tasks.core.compression.designs import Bench, Design, sensitivity
+from tasks.core.compression.search import (
+    ask,
+    front,
+    go_on,
+    merit,
+    open_study,
+    stalled,
+    suggest,
+    tell,
+    volumes,
+    worth_of,
+)
+from tasks.core.config.cli import main
+from tasks.core.config.compression_params import PressParams
+from tasks.core.config.params import SelectParams
+from tasks.core.config.params_file import Pipeline, load_pipeline
+from tasks.core.data.dataset import open_dataset
+from tasks.core.distributed.world import world
+from tasks.core.evaluation.stats import drop_interval
+from tasks.core.models.saved import load_model, save_model
+from tasks.core.models.spec import Spec
+from tasks.core.pruning.finetuning import recover
+from tasks.core.quantization.deliver import deliver
+from tasks.core.quantization.schemes import Source
+from tasks.core.runtime.export import export
+from tasks.core.runtime.session import predict, session
+from tasks.core.training.recipes import note, write_history
 
 RESAMPLES = 10_000  # of the bootstrap
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tasks.core.architectures import Spec
-from tasks.core.batchnorm import recalibrate
-from tasks.core.cli import main
-from tasks.core.data import Dataset, open_dataset
-from tasks.core.dist import world
-from tasks.core.engine import Epoch
-from tasks.core.errors import BadInput
-from tasks.core.files import read_json, write_json
-from tasks.core.models import (
+from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.common.errors import BadInput
+from tasks.core.common.files import read_json, write_json
+from tasks.core.common.progress import Progress
+from tasks.core.config.cli import main
+from tasks.core.config.compression_params import SPARSE, SPARSE_2OF4, PruneParams, check_ratio
+from tasks.core.data.dataset import Dataset, open_dataset
+from tasks.core.distributed.world import world
+from tasks.core.models.saved import (
     load_model,
     mac_count,
     parameter_count,
@@ -26,13 +26,13 @@ from tasks.core.models import (
     smooth_activations,
     sparsity,
 )
-from tasks.core.params import SPARSE, SPARSE_2OF4, PruneParams, check_ratio
-from tasks.core.progress import Progress
-from tasks.core.pruning import Pruner, loss_gradients
-from tasks.core.recipes import note, write_history
-from tasks.core.recovery import recover
-from tasks.core.sparsity import PATTERN, Sparsifier
-from tasks.core.transforms import BatchAugment
+from tasks.core.models.spec import Spec
+from tasks.core.pruning.cutting import Pruner, loss_gradients
+from tasks.core.pruning.finetuning import recover
+from tasks.core.pruning.sparsity import PATTERN, Sparsifier
+from tasks.core.training.batchnorm import recalibrate
+from tasks.core.training.loop import Epoch
+from tasks.core.training.recipes import note, write_history
 
 
 def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str, out: Path) -> None:

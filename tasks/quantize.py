@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.core.cli import main
-from tasks.core.data import open_dataset
-from tasks.core.deliver import deliver
-from tasks.core.export import export
-from tasks.core.files import read_json
-from tasks.core.models import load_model
-from tasks.core.params import QuantizeParams
-from tasks.core.schemes import SCHEMES, Source
-from tasks.core.transforms import BatchAugment
+from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.common.files import read_json
+from tasks.core.config.cli import main
+from tasks.core.config.compression_params import QuantizeParams
+from tasks.core.data.dataset import open_dataset
+from tasks.core.models.saved import load_model
+from tasks.core.quantization.deliver import deliver
+from tasks.core.quantization.schemes import SCHEMES, Source
+from tasks.core.runtime.export import export
 
 
 def quantize(params: QuantizeParams, model: Path, data: Path, policy: Path, scheme: str, out: Path) -> None:

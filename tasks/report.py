@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from tasks.core import searches, sections
-from tasks.core.candidates import DENSE, read_candidates, read_result
-from tasks.core.cli import main
-from tasks.core.data import open_dataset
-from tasks.core.errors import StageFailed
-from tasks.core.files import write_text
-from tasks.core.page import render, settings_of
-from tasks.core.params import ReportParams
+from tasks.core.common.errors import StageFailed
+from tasks.core.common.files import write_text
+from tasks.core.config.cli import main
+from tasks.core.config.params import ReportParams
+from tasks.core.data.dataset import open_dataset
+from tasks.core.evaluation.candidates import DENSE, read_candidates, read_result
+from tasks.core.reporting import learning, searches, sections
+from tasks.core.reporting.page import render, settings_of
 
 
 def report(
@@ -63,7 +63,7 @@ def report(
         worth_knowing=sections.worth_knowing(rows, accuracy, prune, used["prune"]["ratios"]),
         speed=sections.speed(rows, read_result(evaluation / "latency.json")),
         nodes=sections.nodes(rows, detail),
-        learning=sections.learning(train, prune, press, used["prune"]["ratios"]),
+        learning=learning.learning(train, prune, press, used["prune"]["ratios"]),
         tuning=searches.tuning(tune),
         press=searches.press(press),
         errors=sections.errors(detail, dataset.classes),

@@ -10,8 +10,12 @@ from typing import Any
 
 import yaml
 
-from tasks.core import promise
-from tasks.core.candidates import (
+from tasks.core.common.errors import StageFailed
+from tasks.core.common.files import write_json, write_text
+from tasks.core.config.cli import main
+from tasks.core.config.params import SelectParams
+from tasks.core.data.dataset import open_dataset
+from tasks.core.evaluation.candidates import (
     DENSE,
     DENSE_WEIGHTS,
     TIMED,
@@ -22,13 +26,9 @@ from tasks.core.candidates import (
     read_result,
     table_text,
 )
-from tasks.core.cli import main
-from tasks.core.data import open_dataset
-from tasks.core.errors import StageFailed
-from tasks.core.files import write_json, write_text
-from tasks.core.page import NBSP, milliseconds, points, render, settings_of, size
-from tasks.core.params import SelectParams
-from tasks.core.weaknesses import weaknesses
+from tasks.core.reporting.caveats import weaknesses
+from tasks.core.reporting.page import NBSP, milliseconds, points, render, settings_of, size
+from tasks.core.runtime import promise
 
 
 def select(
@@ -54,7 +54,7 @@ def select(
         tune: data/tune, whose best.yaml replaces values of `train`.
         settings: params.yaml, for the model card.
         out: model.onnx, labels.json, model_card.md, metrics.json and candidates.csv; what another machine
-            checks the model with, see tasks.core.promise.
+            checks the model with, see tasks.core.runtime.promise.
 
     Raises:
         BadInput: a file of another stage is missing.

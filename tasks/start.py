@@ -10,12 +10,12 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from tasks.core.candidates import DENSE_WEIGHTS
-from tasks.core.cli import main
-from tasks.core.errors import BadInput, StageFailed
-from tasks.core.files import write_json, write_text
-from tasks.core.params import StartParams, TrainParams
-from tasks.core.params_file import load_section
+from tasks.core.common.errors import BadInput, StageFailed
+from tasks.core.common.files import write_json, write_text
+from tasks.core.config.cli import main
+from tasks.core.config.params import StartParams, TrainParams
+from tasks.core.config.params_file import load_section
+from tasks.core.evaluation.candidates import DENSE_WEIGHTS
 
 WEIGHTS, TRIALS = "model.safetensors", "trials.csv"
 
@@ -77,7 +77,7 @@ def _pretrained(arch: str, out: Path) -> None:
     """What torchvision or timm publish for a network; both check what they download."""
     from safetensors.torch import save_file
 
-    from tasks.core.architectures import published
+    from tasks.core.models.architectures import published
 
     try:
         state = published(arch)
@@ -88,7 +88,7 @@ def _pretrained(arch: str, out: Path) -> None:
 
 def _registered(uri: str, folder: Path) -> Path:
     """The dense network beside a registered model."""
-    from tasks.core.registered import download
+    from tasks.core.tracking.registered import download
 
     try:
         download(uri, DENSE_WEIGHTS, folder)

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import torch
 
-from tasks.core.architectures import build
-from tasks.core.cli import main
-from tasks.core.data import open_dataset
-from tasks.core.dist import thread_count, world
-from tasks.core.engine import epochs
-from tasks.core.files import fingerprint, read_json, write_json
-from tasks.core.models import parameter_count, save_model, sparsity
-from tasks.core.params import TrainParams
-from tasks.core.progress import Progress
-from tasks.core.recipes import note, recipe_of, spec_of, write_history
-from tasks.core.transfer import begin
-from tasks.core.transforms import BatchAugment
+from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.common.files import fingerprint, read_json, write_json
+from tasks.core.common.progress import Progress
+from tasks.core.config.cli import main
+from tasks.core.config.params import TrainParams
+from tasks.core.data.dataset import open_dataset
+from tasks.core.distributed.world import thread_count, world
+from tasks.core.models.architectures import build
+from tasks.core.models.saved import parameter_count, save_model, sparsity
+from tasks.core.models.transfer import begin
+from tasks.core.training.loop import epochs
+from tasks.core.training.recipes import note, recipe_of, spec_of, write_history
 
 
 def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoints: Path, out: Path) -> None:

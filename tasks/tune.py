@@ -15,12 +15,12 @@ import pandas as pd
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from tasks.core.cli import main
-from tasks.core.errors import StageFailed
-from tasks.core.files import write_json, write_text
-from tasks.core.search_inputs import Search, read_search
-from tasks.core.studies import DIVERGED, best, create, outcome, own_trials, shared_url, storage
-from tasks.core.tune_params import TuneParams
+from tasks.core.common.errors import StageFailed
+from tasks.core.common.files import write_json, write_text
+from tasks.core.config.cli import main
+from tasks.core.config.tune_params import TuneParams
+from tasks.core.tuning.search_inputs import Search, read_search
+from tasks.core.tuning.studies import DIVERGED, best, create, outcome, own_trials, shared_url, storage
 
 
 def tune(
@@ -46,9 +46,9 @@ def tune(
     about = read_search(params, data, policy, weights, settings)
     study = create(storage(journal / f"{about.name}.log"), about)
     if shared_url():
-        from tasks.core.shared import search
+        from tasks.core.tuning.shared_study import search
     else:
-        from tasks.core.stepwise import search
+        from tasks.core.tuning.stepwise import search
     search(study, about)
     top = best(study, params)
     if top is None:

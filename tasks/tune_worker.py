@@ -7,12 +7,12 @@ from pathlib import Path
 
 import optuna
 
-from tasks.core.cli import main
-from tasks.core.errors import BadInput, StageFailed
-from tasks.core.search_inputs import Search, read_search
-from tasks.core.shared import POLL_S, crew, join
-from tasks.core.studies import STORAGE, shared_url
-from tasks.core.tune_params import TuneParams
+from tasks.core.common.errors import BadInput, StageFailed
+from tasks.core.config.cli import main
+from tasks.core.config.tune_params import TuneParams
+from tasks.core.tuning.search_inputs import Search, read_search
+from tasks.core.tuning.shared_study import POLL_S, crew, join
+from tasks.core.tuning.studies import STORAGE, shared_url
 
 
 def tune_worker(

@@ -19,9 +19,9 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 
-from tasks.core import promise
-from tasks.core.candidates import DENSE_WEIGHTS
-from tasks.core.data import Split
+from tasks.core.data.dataset import Split
+from tasks.core.evaluation.candidates import DENSE_WEIGHTS
+from tasks.core.runtime import promise
 
 CLASSES = [
     "T-shirt/top",

@@ -3,13 +3,14 @@
 import numpy as np
 import torch
 
-from tasks.core.architectures import Spec, build
-from tasks.core.data import Dataset, Split
-from tasks.core.export import export
-from tasks.core.params import QuantizeParams
-from tasks.core.quantization import normalized
-from tasks.core.schemes import Source
-from tasks.core.transforms import BatchAugment
+from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.config.compression_params import QuantizeParams
+from tasks.core.data.dataset import Dataset, Split
+from tasks.core.models.architectures import build
+from tasks.core.models.spec import Spec
+from tasks.core.quantization.schemes import Source
+from tasks.core.quantization.static import normalized
+from tasks.core.runtime.export import export
 
 ARCHITECTURES = (
     "resnet_small",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows import servers
+from flows.serving import servers
 
 USER, PASSWORD = "modelpress", "s3cret-of-a-test"
 

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from flows import servers
+from flows.serving import servers
 from tests.integration.toy import (
     ask,
     environment,
@@ -50,7 +50,7 @@ def of_kind(runs: list[Run], kind: str) -> list[Run]:
 def begin(folder: Path, *words: str, **env: str) -> subprocess.Popen[str]:
     """`modelpress run`, returned as soon as its stage `train` sleeps."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "run", *words],
+        [sys.executable, "-m", "flows.cli.main", "run", *words],
         cwd=folder,
         env=environment(TOY_SLEEP="train=120", **env),
         stdout=subprocess.PIPE,
@@ -279,7 +279,7 @@ def test_run_uses_the_server_of_modelpress_ui_when_it_is_up(done: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "flows.cli",
+        "flows.cli.main",
         "ui",
         f"--prefect-port={prefect}",
         f"--mlflow-port={mlflow}",

@@ -12,8 +12,8 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from flows import servers
-from tasks.core.tracking import Tracker
+from flows.serving import servers
+from tasks.core.tracking.mirror import Tracker
 from tests.builders import build
 from tests.integration.conftest import Browser
 

@@ -14,16 +14,16 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from safetensors.numpy import load_file
 
-from flows import registry
-from flows.registry import ALIAS, Registered, register
-from tasks.core.candidates import DENSE_WEIGHTS
-from tasks.core.errors import BadInput, StageFailed
-from tasks.core.params import StartParams
-from tasks.core.promise import COMPANIONS, MODEL
+from flows.registry import register as registration
+from flows.registry.register import ALIAS, Registered, fetched, register
+from tasks.core.common.errors import BadInput, StageFailed
+from tasks.core.config.params import StartParams
+from tasks.core.evaluation.candidates import DENSE_WEIGHTS
+from tasks.core.runtime.promise import COMPANIONS, MODEL
 from tasks.start import start
 from tests.builders import SLOW_ROWS, rows_model, ship
 from tests.integration.toy import modelpress
-from tests.unit.test_check import replaced
+from tests.unit.flows.test_gate import replaced
 
 pytestmark = pytest.mark.slow
 
@@ -112,8 +112,8 @@ def test_alias_is_put_back_when_the_champion_predicts_something_else(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     select(client)
-    right = registry._predict
-    monkeypatch.setattr(registry, "_predict", lambda content, images: right(content, images) + 1)
+    right = registration._predict
+    monkeypatch.setattr(registration, "_predict", lambda content, images: right(content, images) + 1)
     with pytest.raises(StageFailed, match="does not predict what"):
         select(client, bias=1.0)
     assert champion(client) == "1"
@@ -154,7 +154,7 @@ def test_registry_gives_the_files_that_were_selected_when_asked_for_the_champion
     client: MlflowClient,
 ) -> None:
     select(client)
-    with registry.fetched(f"models:/{NAME}@{ALIAS}") as model:
+    with fetched(f"models:/{NAME}@{ALIAS}") as model:
         for name in (MODEL, *COMPANIONS, DENSE_WEIGHTS):
             assert model.with_name(name).read_bytes() == Path("select", name).read_bytes()
     assert not model.exists()

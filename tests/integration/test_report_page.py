@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.params import ReportParams, SelectParams
+from tasks.core.config.params import ReportParams, SelectParams
 from tasks.report import report
 from tasks.select import select
 from tests.builders import CANDIDATES, CLASSES, build

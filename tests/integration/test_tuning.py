@@ -22,7 +22,7 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from tasks.core.studies import STORAGE
+from tasks.core.tuning.studies import STORAGE
 from tests.integration.postgresql import PASSWORD, postgresql
 from tests.integration.project import make_project, repro, run
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 
-from flows import servers, settings
+from flows.engine import settings
+from flows.serving import servers
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,7 +129,7 @@ def modelpress(
     folder: Path, *words: str, check: bool = False, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run our command line in `folder`."""
-    return run([sys.executable, "-m", "flows.cli", *words], folder, check, **env)
+    return run([sys.executable, "-m", "flows.cli.main", *words], folder, check, **env)
 
 
 def environment(**env: str) -> dict[str, str]:

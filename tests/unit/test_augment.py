@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tasks.augment import GAP, LABEL_WIDTH, TILE, augment
-from tasks.core.errors import BadInput
-from tasks.core.params import AugmentParams
-from tasks.core.policy import resolve_policy
+from tasks.core.augmentation.policy import resolve_policy
+from tasks.core.common.errors import BadInput
+from tasks.core.config.params import AugmentParams
 
 EVERYTHING = {
     "flip_vertical": True,

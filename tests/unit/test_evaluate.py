@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.core.files import read_json, write_json
-from tasks.core.params import EvaluateParams
+from tasks.core.common.files import read_json, write_json
+from tasks.core.config.params import EvaluateParams
 from tasks.evaluate import evaluate
 from tests.builders import rows_model
 

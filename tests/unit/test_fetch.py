@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tasks import fetch
-from tasks.core.errors import BadInput
+from tasks.core.common.errors import BadInput
 from tasks.fetch import fetch_fashion_mnist
 
 NAMES = list(fetch.SHA256)

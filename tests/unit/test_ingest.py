@@ -18,13 +18,13 @@ import psutil
 import pytest
 from PIL import Image
 
-from tasks.core.data import open_dataset
-from tasks.core.errors import BadInput, StageFailed
-from tasks.core.params import IngestParams
-from tasks.core.samples import Target, choose_target
-from tasks.core.workers import Workers
+from tasks.core.common.errors import BadInput, StageFailed
+from tasks.core.common.workers import Workers
+from tasks.core.config.params import IngestParams
+from tasks.core.data.dataset import open_dataset
+from tasks.core.data.samples import Target, choose_target
 from tasks.ingest import ingest
-from tests.unit.test_sources import write_idx
+from tests.unit.data.test_sources import write_idx
 
 ROOT = Path(__file__).parents[2]
 SIDE = 12
@@ -122,7 +122,7 @@ def test_ingest_writes_equal_files_when_there_are_fewer_workers(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(source)
-    monkeypatch.setattr("tasks.core.samples.FILES_A_JOB", 7)
+    monkeypatch.setattr("tasks.core.data.samples.FILES_A_JOB", 7)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     assert load(run(source) / "dataset.json") == load(first / "dataset.json")
 
@@ -378,7 +378,7 @@ def test_workers_fail_clearly_when_a_process_is_killed() -> None:
 
 
 def test_workers_end_when_their_parent_is_killed() -> None:
-    code = "from tasks.core.workers import Workers; import os, time\n" + (
+    code = "from tasks.core.common.workers import Workers; import os, time\n" + (
         "if __name__ == '__main__':\n"
         " with Workers('time') as w:\n"
         "  for r in w.map(time.sleep, [0, 0, 60]): print('ready', flush=True)"

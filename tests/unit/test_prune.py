@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.core.architectures import Spec, build
-from tasks.core.data import Split
-from tasks.core.errors import BadInput, StageFailed
-from tasks.core.models import load_model, save_model, smooth_activations, sparsity
-from tasks.core.params import PruneParams
+from tasks.core.common.errors import BadInput, StageFailed
+from tasks.core.config.compression_params import PruneParams
+from tasks.core.data.dataset import Split
+from tasks.core.models.architectures import build
+from tasks.core.models.saved import load_model, save_model, smooth_activations, sparsity
+from tasks.core.models.spec import Spec
 from tasks.prune import prune
-from tests.unit.test_engine import POLICY, TRAIN, VAL, network, train
+from tests.unit.training.test_loop import POLICY, TRAIN, VAL, network, train
 
 PARAMS = {"ratios": [0.5], "steps": 1, "epochs": 2, "batch_size": 32, "lr": 0.05}
 

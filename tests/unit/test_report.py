@@ -20,16 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.core.candidates import DENSE
-from tasks.core.channels import IS_OUTPUT
-from tasks.core.charts import Dot, Line, interval, lines, scatter
-from tasks.core.errors import BadInput, StageFailed
-from tasks.core.page import count, milliseconds, p_value, percent, points, short, size, times
-from tasks.core.params import ReportParams, SelectParams
-from tasks.core.pictures import LARGEST, image_uri
-from tasks.core.search_charts import Coordinate, Track, coordinates
-from tasks.core.sections import headline, learning
-from tasks.core.svg import Axis
+from tasks.core.common.errors import BadInput, StageFailed
+from tasks.core.config.params import ReportParams, SelectParams
+from tasks.core.evaluation.candidates import DENSE
+from tasks.core.pruning.channels import IS_OUTPUT
+from tasks.core.reporting.charts import Dot, Line, interval, lines, scatter
+from tasks.core.reporting.page import count, milliseconds, p_value, percent, points, short, size, times
+from tasks.core.reporting.pictures import LARGEST, image_uri
+from tasks.core.reporting.search_charts import Coordinate, Track, coordinates
+from tasks.core.reporting.sections import headline, learning
+from tasks.core.reporting.svg import Axis
 from tasks.report import report
 from tasks.select import select
 from tests.builders import CANDIDATES, Folders, Made, build

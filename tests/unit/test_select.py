@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core import promise
-from tasks.core.candidates import DENSE, Candidate, pareto_front, read_candidates
-from tasks.core.errors import BadInput, StageFailed
-from tasks.core.page import code_span
-from tasks.core.params import SelectParams
-from tasks.core.runtime import predict, session
+from tasks.core.common.errors import BadInput, StageFailed
+from tasks.core.config.params import SelectParams
+from tasks.core.evaluation.candidates import DENSE, Candidate, pareto_front, read_candidates
+from tasks.core.reporting.page import code_span
+from tasks.core.runtime import promise
+from tasks.core.runtime.session import predict, session
 from tasks.select import choose, select
 from tests.builders import CANDIDATES, FINGERPRINT, Made, build
 

@@ -1,0 +1,214 @@
+"""What each command does. Nothing heavy is imported before it is needed: `--help` must be quick."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import NoReturn
+
+from flows.engine import settings
+from tasks.core.common.errors import BadInput, StageFailed
+
+FASHION_MNIST = Path("data/raw/fashion-mnist")
+SELECT, REPORT = Path("data/select"), Path("data/report/report.html")
+EFFECTS = Path("data/ablate/effects.csv")
+# As dvc.yaml has them for stage tune.
+TUNE_WORKER = [
+    "--data",
+    "data/ingest",
+    "--policy",
+    "data/augment/policy.json",
+    "--weights",
+    "data/start",
+    "--settings",
+    "params.yaml",
+]
+
+
+def _enter() -> Path:
+    """Change to the checkout and set the tools' environment; the checkout."""
+    root = settings.find_root(Path.cwd())
+    os.chdir(root)
+    settings.apply(root)
+    signal.signal(signal.SIGTERM, _terminated)
+    return root
+
+
+def fetch(args: argparse.Namespace) -> None:
+    from tasks.fetch import fetch_fashion_mnist
+
+    _enter()
+    fetch_fashion_mnist(FASHION_MNIST, print)
+
+
+def init(args: argparse.Namespace) -> None:
+    from flows.cli import overrides
+
+    path = Path(os.path.normpath(args.path.absolute()))
+    root = _enter()
+    if not path.is_dir():
+        raise BadInput(f"{args.path}: no such folder" if not path.exists() else f"{args.path}: not a folder")
+    if not any(path.iterdir()):
+        raise BadInput(f"{args.path}: the folder is empty")
+    source = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    overrides.write(root, {overrides.PARAMS: overrides.with_source(root, source)})
+    print(f"params.yaml: ingest.source is now {source}")
+    print("`modelpress run` packs these images, searches, trains, compresses and reports; other settings are")
+    print("in params.yaml, and `modelpress params` lists them.")
+
+
+def run(args: argparse.Namespace) -> None:
+    from flows.cli import overrides
+    from flows.engine.lock import only_run
+
+    root = _enter()
+    params, changed = overrides.apply(root, args.set_param)
+    _check_source(params.ingest.source)
+    # Errors reach the terminal as one line of ours, and Prefect's UI in full.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    with only_run(root):
+        overrides.write(root, changed)
+        from flows.cli import local
+
+        done = local.run(
+            root, force=args.force, retries=args.retries, timeout_s=args.timeout, watch=sys.stdout.isatty()
+        )
+    from flows.cli import terminal
+
+    print()
+    terminal.print_candidates(SELECT)
+    if REPORT.is_file():
+        print(f"report: {REPORT}")
+    print(f"all runs: make ui (this one: {done.page})")
+    print(done.message)
+
+
+def _check_source(source: str) -> None:
+    path = Path(source)
+    if path.exists():
+        return
+    hint = (
+        "modelpress fetch fashion-mnist obtains it"
+        if path == FASHION_MNIST
+        else "modelpress init PATH sets it"
+    )
+    raise BadInput(f"params.yaml: ingest.source: {source}: no such file or folder; {hint}")
+
+
+def ablate(args: argparse.Namespace) -> None:
+    from flows.cli import local
+
+    root = _enter()
+    from tasks.core.config.params_file import load_pipeline
+
+    _check_source(load_pipeline(Path("params.yaml")).ingest.source)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    done = local.ablate(root)
+    from flows.cli import terminal
+
+    print()
+    terminal.print_effects(EFFECTS)
+    print(f"page: {done.message}")
+
+
+def tune_worker(args: argparse.Namespace) -> None:
+    _enter()
+    command = [sys.executable, "-m", "tasks.tune_worker", *TUNE_WORKER]
+    command += ["--parallel", str(args.parallel), "--wait", str(args.wait)]
+    os.execv(sys.executable, command)
+
+
+def predict(args: argparse.Namespace) -> None:
+    from flows.cli import terminal
+    from flows.cli.predict import TOP, as_json, predict
+
+    found = predict(args.model, args.images)
+    if args.json:
+        terminal.print_json(as_json(found))
+        return
+    rows = [[str(p.image), *(f"{label}  {value:.1%}" for label, value in p.labels)] for p in found]
+    ranks = ["label", *(["then"] * (TOP - 1))][: max(len(p.labels) for p in found)]
+    terminal.table(["image", *ranks], rows, right=9)
+
+
+def check(args: argparse.Namespace) -> None:
+    from flows.cli import terminal
+    from flows.registry.gate import as_json, check, rows
+
+    with _model(args.model) as model:
+        checked = check(model)
+    if args.json:
+        terminal.print_json(as_json(checked))
+    else:
+        terminal.table(["", "promised", "here", "holds"], rows(checked))
+        print()
+    if not checked.holds:
+        raise StageFailed(checked.verdict)
+    if not args.json:
+        print(checked.verdict)
+
+
+def _model(name: str) -> AbstractContextManager[Path]:
+    """The file that `name` is, or a copy of the model that it is in MLflow's registry."""
+    if not name.startswith("models:"):
+        return nullcontext(Path(name))
+    _enter()
+    from flows.registry.register import fetched
+
+    return fetched(name)
+
+
+def params(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from flows.cli import describe, terminal
+    from tasks.core.config.params_file import load_pipeline
+
+    _enter()
+    keys = list(describe.keys(load_pipeline(Path("params.yaml"))))
+    if args.json:
+        terminal.print_json({key.pop("name"): key for key in map(asdict, keys)})
+        return
+    rows = [
+        [k.name, str(k.value), "" if k.default is None else str(k.default), k.type, k.description]
+        for k in keys
+    ]
+    terminal.table(["key", "value", "default", "type", "what it is"], rows, right=5)
+
+
+def status(args: argparse.Namespace) -> None:
+    from flows.cli import terminal
+    from flows.engine import dag
+    from flows.selection import selected
+    from tasks.core.common.files import read_json
+
+    pending = [stage.name for stage in dag.read(_enter()).pending()]
+    metrics = read_json(SELECT / "metrics.json") if (SELECT / "metrics.json").is_file() else None
+    if args.json:
+        terminal.print_json({"pending": pending, "selected": metrics})
+        return
+    print(f"would run: {', '.join(pending)}" if pending else "nothing would run: all stages are up to date")
+    print(f"last selected: {selected(metrics)}" if metrics else "nothing selected yet")
+
+
+def deploy(args: argparse.Namespace) -> None:
+    from flows.serving import services
+
+    services.deploy(_enter())
+    print("deployed: `modelpress ui` shows the deployments and names the command that runs them")
+
+
+def ui(args: argparse.Namespace) -> None:
+    from flows.serving import services
+
+    _enter()
+    services.ui(args.prefect_port, args.mlflow_port)
+
+
+def _terminated(*_: object) -> NoReturn:
+    """SIGTERM unwinds like Ctrl-C: servers and children are ended."""
+    raise SystemExit(143)

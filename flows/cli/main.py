@@ -1,0 +1,121 @@
+"""The command `modelpress`. Nothing heavy is imported before it is needed: `--help` must be quick."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from flows.cli import commands
+from flows.engine import settings
+from tasks.core.common.errors import BadInput, StageFailed
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command; exit with 0, 1 (a stage failed), 2 (bad input) or 130 (Ctrl-C)."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.command(args)
+    except BadInput as error:
+        _exit(2, str(error))
+    except StageFailed as error:
+        _exit(1, str(error))
+    except KeyboardInterrupt:
+        _exit(130, "interrupted")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `modelpress params | head`
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" writing {error.filename}" if error.filename else ""
+        _exit(1, f"the disk is full{where}: free some space and run again")
+    sys.exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="modelpress",
+        description="From labelled images to the smallest, fastest model within your accuracy bar.",
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, command: object, text: str) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    fetch = add("fetch", commands.fetch, "obtain a public data set")
+    fetch.add_argument("dataset", choices=["fashion-mnist"])
+    init = add("init", commands.init, "use your own images: a folder with a folder a class, or of IDX files")
+    init.add_argument("path", type=Path)
+    run = add(
+        "run", commands.run, "bring every stage up to date, register the selected model, show the candidates"
+    )
+    run.add_argument(
+        "-S", "--set-param", action="append", default=[], metavar="[FILE:]KEY=VALUE",
+        help="change params.yaml first, as dvc exp run -S does; can be repeated",
+    )  # fmt: skip
+    run.add_argument("-f", "--force", action="store_true", help="run every stage, changed or not")
+    run.add_argument(
+        "--retries", type=_count, default=1, metavar="N",
+        help="how often a stage that was killed is tried again (default: %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--timeout", type=float, default=0, metavar="SECONDS", help="end a stage that takes longer"
+    )
+    add(
+        "ablate",
+        commands.ablate,
+        "what each technique gives on your data: every one on and off, at equal budget",
+    )
+    worker = add("tune-worker", commands.tune_worker, "run trials of a search that another host leads")
+    worker.add_argument(
+        "--parallel", type=_count, default=0, metavar="N", help="trials side by side (default: tune.parallel)"
+    )
+    worker.add_argument(
+        "--wait", type=float, default=60, metavar="SECONDS",
+        help="for the search to be begun (default: %(default)s)",
+    )  # fmt: skip
+    predict = add("predict", commands.predict, "labels and probabilities of images, from a selected model")
+    predict.add_argument("model", type=Path, help="model.onnx, with labels.json beside it")
+    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    check = add("check", commands.check, "whether a model does on this machine what was promised of it")
+    check.add_argument(
+        "model", metavar="MODEL",
+        help="model.onnx, with what stage select wrote beside it, or models:/NAME@champion in MLflow's registry",
+    )  # fmt: skip
+    check.description = (
+        "Whether a model does on this machine what was promised of it. Accuracy holds if at least 99 % of its "
+        "predictions on the bundled sample are the promised ones; speed holds if the speed-up over the dense "
+        "model, one image on one thread, is at least 80 % of the promised one. Exits with 0 if both hold, "
+        "with 1 otherwise."
+    )
+    params = add("params", commands.params, "every key of params.yaml: its type, default and value")
+    status = add("status", commands.status, "what would run, and what the last run selected")
+    for sub in (predict, check, params, status):
+        sub.add_argument("--json", action="store_true", help="print JSON")
+    add("deploy", commands.deploy, "register the deployments of prefect.yaml, schedules included")
+    ui = add("ui", commands.ui, "serve Prefect's and MLflow's pages on this machine")
+    for name, port in (("prefect", settings.PREFECT_PORT), ("mlflow", settings.MLFLOW_PORT)):
+        ui.add_argument(f"--{name}-port", type=int, default=port, metavar="PORT", help="default: %(default)s")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more (got {text!r})")
+    return int(text)
+
+
+def _exit(code: int, message: str) -> NoReturn:
+    print(f"modelpress: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""`-S key=value`: the overrides of `dvc exp run -S`, by DVC's own functions, so that the files end up the
+same to the byte."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.core.common.errors import BadInput
+from tasks.core.common.files import write_text
+from tasks.core.config.params_file import Pipeline, load_pipeline, read_yaml
+
+PARAMS = "params.yaml"
+
+
+def apply(root: Path, given: Sequence[str]) -> tuple[Pipeline, dict[str, str]]:
+    """What `given` makes of the parameters, and the files that it changes. Nothing is written.
+
+    Args:
+        root: the checkout.
+        given: `key=value`, `+key=value`, `~key`, or `file:key=value` for another file than params.yaml.
+
+    Returns:
+        The parameters as they will be; name (relative to `root`) to new content of each file.
+
+    Raises:
+        BadInput: an override is malformed or names no key, or params.yaml would not be valid with it.
+    """
+    params = load_pipeline(Path(PARAMS))
+    if not given:
+        return params, {}
+    from dvc.exceptions import DvcException
+    from dvc.utils.cli_parse import to_path_overrides
+    from dvc.utils.hydra import apply_overrides, to_hydra_overrides
+    from hydra.errors import HydraException
+
+    changed: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, overrides in to_path_overrides(given).items():
+            copy = Path(folder) / Path(name).name
+            try:
+                shutil.copyfile(root / name, copy)
+            except OSError as error:
+                raise BadInput(f"-S {name}:{overrides[0]}: {name}: {error.strerror}") from None
+            try:
+                if any(override.is_sweep_override() for override in to_hydra_overrides(overrides)):
+                    raise BadInput(
+                        f"-S {' '.join(overrides)}: one value a key: use dvc exp run --queue for several"
+                    )
+                apply_overrides(copy, overrides)
+            except (DvcException, HydraException) as error:
+                raise BadInput(f"-S {' '.join(overrides)}: {_reason(error)}") from None
+            if name == PARAMS:
+                params = _validated(copy)
+            changed[name] = copy.read_text(encoding="utf-8")
+    return params, changed
+
+
+def _reason(error: Exception) -> str:
+    """Hydra's own words, which DVC puts into the cause, without the grammar that it adds."""
+    return " ".join(str(error.__cause__ or error).splitlines()[:2])
+
+
+def _validated(copy: Path) -> Pipeline:
+    try:
+        return load_pipeline(copy)
+    except BadInput as error:
+        raise BadInput(str(error).replace(str(copy), PARAMS)) from None
+
+
+def with_source(root: Path, source: str) -> str:
+    """params.yaml with `ingest.source` set to `source`, comments kept. Raises BadInput."""
+    from dvc.utils.serialize import modify_yaml
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / PARAMS
+        read_yaml(root / PARAMS)  # says clearly what is wrong with it
+        shutil.copyfile(root / PARAMS, copy)
+        with modify_yaml(copy) as content:
+            content.setdefault("ingest", {})["source"] = source
+        _validated(copy)
+        return copy.read_text(encoding="utf-8")
+
+
+def write(root: Path, changed: dict[str, str]) -> None:
+    """Write what `apply` gave, each file in one step."""
+    for name, content in changed.items():
+        write_text(root / name, content)

@@ -1,0 +1,4 @@
+"""The search of stage press: designs of a network (blocks, ratios, criterion, precision), and which to try next.
+
+May import all above but `tuning`. A new dimension of the search goes to `designs`.
+"""

@@ -1,0 +1,219 @@
+"""The parameters of every stage: a frozen pydantic model a section of params.yaml.
+
+A wrong key, type or range is one clear line that names the section and the key, before any work
+starts. Nothing here says where or on how many machines a stage runs: that is the environment's.
+The line below a key is its description wherever people read of it: `modelpress params`, the README.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Params(BaseModel):
+    """What all sections share: immutable, and no key that is not known."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class IngestParams(Params):
+    """Where the data are and how they become packed arrays."""
+
+    source: str = Field(min_length=1)
+    """IDX files, or a folder CLASS/*.png, with or without train/ val/ test/ above"""
+    size: Literal["auto"] | Annotated[int, Field(ge=8, le=512)] = "auto"
+    """side in pixels; auto: what most images have, else a square of their median"""
+    channels: Literal["auto", "grey", "rgb"] = "auto"
+    """auto: grey if every image is grey, else rgb"""
+    val_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """of the images for training, held out where there is no val/"""
+    test_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
+    """of all images, held out where there is no test/"""
+    min_per_class: Annotated[int, Field(ge=3)] = 10
+    """a class with fewer images is refused"""
+    max_megapixels: Positive = 50.0
+    """larger images are left out, counted and named"""
+    seed: int = 0
+    """of the split"""
+
+
+class AugmentParams(Params):
+    """Ranges at strength 1; `train.augment_strength` scales them all."""
+
+    flip_horizontal: bool = True
+    """left and right, half the time"""
+    flip_vertical: bool = False
+    """top and bottom, half the time"""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """degrees, either way"""
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """zoom, from 1 - scale to 1 + scale"""
+    translate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """share of the side, either way"""
+    crop: Annotated[int, Field(ge=0, le=64)] = 2
+    """pixels of padding before a random crop"""
+    brightness: Fraction = 0.0
+    """factor, from 1 - brightness to 1 + brightness"""
+    contrast: Fraction = 0.0
+    """likewise"""
+    saturation: Fraction = 0.0
+    """likewise; not on grey images"""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """turns of the colour circle, either way; not on grey images"""
+    randaugment: Annotated[int, Field(ge=0, le=10)] = 0
+    """operations an image, drawn from 14 that move or colour it (arXiv:1909.13719); 0: off"""
+    randaugment_magnitude: Fraction = 0.3
+    """how far they go, of the furthest"""
+    trivialaugment: bool = False
+    """one of the same operations an image, its magnitude drawn as well (arXiv:2103.10158)"""
+    erase: Fraction = 0.0
+    """probability that a random rectangle is filled with the mean"""
+    mixup: NonNegative = 0.0
+    """alpha of the Beta distribution that blends two images (arXiv:1710.09412); 0: off"""
+    cutmix: NonNegative = 0.0
+    """likewise, pasting a rectangle (arXiv:1905.04899); 0: off"""
+    seed: int = 0
+    """of the contact sheet"""
+
+
+class StartParams(Params):
+    """What training starts from."""
+
+    weights: str = Field(default="random", min_length=1)
+    """random; pretrained: published for train.arch; a .safetensors file, a folder with one; models:/NAME@champion"""
+    trials: str | None = Field(default=None, min_length=1)
+    """trials.csv of an earlier search (data/tune/trials.csv of its run), from which tune's sampler learns; none: none"""
+
+
+class TrainParams(Params):
+    """The dense model and how it is trained; `batch_size` is global, whatever the ranks."""
+
+    arch: Annotated[str, Field(pattern=r"^[a-z0-9_./]+$")] = "resnet_small"
+    """resnet_small, a classifier of torchvision (efficientnet_b0, convnext_tiny, …), or timm/NAME"""
+    width: Annotated[int, Field(ge=8, le=256)] = 32
+    """channels of resnet_small's first stage"""
+    batch_norm: bool = True
+    """in resnet_small; other networks have the norms that they have"""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """of activations, where the network has dropout, else before the last layer"""
+    stochastic_depth: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """probability that the last residual branch drops out, those before it less often; none: the network's own"""
+    epochs: Count = 10
+    """passes over the images for training"""
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """global, whatever the number of ranks"""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd has Nesterov momentum"""
+    lr: Positive = 0.1
+    """at the peak, for batch_size images a step"""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """of sgd"""
+    weight_decay: NonNegative = 5e-4
+    """L2, not on norms and biases"""
+    schedule: Literal["cosine", "step", "exponential", "one_cycle", "constant"] = "cosine"
+    """of the learning rate after the warm-up"""
+    warmup_epochs: NonNegative = 1.0
+    """the learning rate grows from 0 for so long"""
+    clip_norm: NonNegative = 0.0
+    """gradients are scaled down to this norm; 0: off"""
+    accumulate: Count = 1
+    """parts in which a batch is computed, one after another: more need less memory"""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """share of the target that all classes have in common"""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: in the loss rare classes count as much as frequent ones"""
+    logit_adjustment: NonNegative = 0.0
+    """log of each class's share, so many times, is added to the logits in training (arXiv:2007.07314); 1: balanced, with label_smoothing 0"""
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """balanced: every class is drawn equally often, in prune, press and int8_qat, too"""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """of the average of weights that is kept; 0: the last weights are kept"""
+    augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """scales every range of augment; 0: no augmentation"""
+    early_stopping: Annotated[int, Field(ge=0)] = 0
+    """epochs without a better loss before the end; 0: off"""
+    freeze_epochs: Annotated[int, Field(ge=0)] = 0
+    """epochs in which the last layer alone learns; batch norm's statistics follow the data all the same"""
+    unfreeze_epochs: Annotated[int, Field(ge=0)] = 0
+    """then epochs in which more and more layers join, the last ones first"""
+    depth_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """factor of lr from each layer to the one before it"""
+    l1: NonNegative = 0.0
+    """L1 of weights, not of norms and biases, by soft thresholding, which makes zeros; 0: off"""
+    bn_sparsity: NonNegative = 0.0
+    """L1 on batch norm's scales, for prune.criterion bn_scale (arXiv:1708.06519); 0: off"""
+    shard: bool = False
+    """several ranks divide parameters, gradients and optimizer state (FSDP2): for networks that do not fit one device"""
+    compile: bool = False
+    """the network is compiled (torch.compile), which takes up to a minute before it pays; for GPUs, mostly"""
+    deterministic: bool = True
+    """the same bits every time; false: the fastest kernels of a GPU, whose sums differ from run to run"""
+    seed: int = 0
+    """of weights, order and augmentation"""
+
+
+class EvaluateParams(Params):
+    """What is measured, and how often."""
+
+    repeats: Annotated[int, Field(ge=10)] = 300
+    """timed runs at batch 1, a candidate and thread count"""
+    bootstrap: Annotated[int, Field(ge=100)] = 10_000
+    """resamples of the test set"""
+    calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
+    """of the expected calibration error"""
+    seed: int = 0
+    """of the bootstrap"""
+
+
+class SelectParams(Params):
+    """The bar: what counts as good enough, and what is best among those."""
+
+    objective: Literal["fastest", "smallest"] = "fastest"
+    """what is best among the candidates within the bar"""
+    max_drop_points: NonNegative = 1.0
+    """of accuracy, at the upper end of the 95 % interval"""
+    max_latency_ms: Positive | None = None
+    """p50 of one image on one thread; none: any"""
+    max_size_kb: Positive | None = None
+    """of the file, in 1,000 bytes; none: any"""
+
+
+class AblateParams(Params):
+    """The budget of `modelpress ablate`, the same for every technique; no stage reads this."""
+
+    techniques: list[str] = []
+    """names, as the command lists them; none: all"""
+    epochs: Count = 4
+    """of every training"""
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """of the images for training, but at least 1,000 or all there are"""
+    seeds: Annotated[int, Field(ge=1, le=100)] = 3
+    """trainings of each variant, each with weights, order and augmentation of its own"""
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    """resamples of seeds and test images"""
+
+
+class ReportParams(Params):
+    """The page's heading, and how many mistakes it shows."""
+
+    title: str = "modelpress"
+    """its heading"""
+    mistakes: Annotated[int, Field(ge=0, le=200)] = 24
+    """most confident ones that are shown"""
+
+
+class RegistryParams(Params):
+    """What the flow does with the selected model; no stage reads this."""
+
+    name: str = Field(default="modelpress", min_length=1, pattern=r"^[^/:.%\"']+$")
+    """the registered model's in MLflow"""

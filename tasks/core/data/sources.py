@@ -1,0 +1,218 @@
+"""Finding the images of a folder: `CLASS/…`, or `train/CLASS/…` with `val/` and `test/` beside it.
+
+Names are bytes throughout, as the file system has them; `show` makes them text. What is found is kept
+compactly (a path, four bytes of label, one of split an image), since there may be very many.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.common.errors import BadInput
+from tasks.core.data.images import EXTENSIONS
+
+SPLITS = ("train", "val", "test")
+TRAIN, VAL, TEST = range(3)
+OPEN = -1  # of a split: still to be drawn
+NOT_AN_IMAGE = "not an image by its extension"
+_SPLIT_NAMES = {b"train": TRAIN, b"val": VAL, b"valid": VAL, b"validation": VAL, b"test": TEST}
+_LISTED = 1000  # so many of what is left out are named, all are counted
+
+RULES = [
+    "A class is a folder; images deeper in it belong to it too.",
+    "A folder train, with nothing beside it but val (or valid, validation) and test, means that the "
+    "splits are given; a split that is not given is drawn from train.",
+    "Hidden files and folders are passed over; a class folder without an image is no class.",
+    "A symbolic link is followed only to a file inside the folder.",
+]
+
+
+class LeftOut:
+    """What was found and is not used: a count by reason, and the first thousand by name."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.listed: list[dict[str, str]] = []
+
+    def add(self, name: str, reason: str) -> None:
+        """`name` is not used, because of `reason`."""
+        self.counts[reason] += 1
+        if len(self.listed) < _LISTED:
+            self.listed.append({"path": name, "reason": reason})
+
+    def __str__(self) -> str:
+        return ", ".join(f"{n} {reason}" for reason, n in self.counts.most_common())
+
+
+class Paths:
+    """Many byte strings, end to end in one buffer."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._ends = array("Q", [0])
+
+    def append(self, path: bytes) -> None:
+        """Add one at the end."""
+        self._bytes += path
+        self._ends.append(len(self._bytes))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, i: int) -> bytes:
+        return bytes(self._bytes[self._ends[i] : self._ends[i + 1]])
+
+
+@dataclass
+class Found:
+    """The image files of a folder, in the order of their paths' bytes.
+
+    A path is `root + paths[i]`. Labels index `classes`; a split is TRAIN, VAL, TEST, or OPEN where it
+    was not given.
+    """
+
+    root: bytes
+    classes: list[str]
+    paths: Paths
+    labels_N: npt.NDArray[np.int32]
+    splits_N: npt.NDArray[np.int8]
+    left_out: LeftOut
+    warnings: list[str]
+
+
+def show(name: bytes) -> str:
+    """A file name as text of one line; what is not UTF-8 or not printable is escaped."""
+    text = name.decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda c: repr(c.group())[1:-1], text)
+
+
+def find_images(folder: Path) -> Found:
+    """The images under `folder`, by name alone: nothing is opened.
+
+    Raises:
+        BadInput: two folders are the same split, or a folder cannot be read.
+    """
+    scan = _Scan(folder)
+    top = scan.listing(b"")
+    splits = _given_splits([entry.name for entry in top if entry.is_folder], folder)
+    for entry in top:
+        if splits is None or not entry.is_folder:
+            scan.take_class(entry, entry.name, OPEN)
+        else:
+            for inner in scan.listing(entry.name + b"/"):
+                scan.take_class(inner, entry.name + b"/" + inner.name, splits[entry.name])
+    return scan.result()
+
+
+def _given_splits(folders: list[bytes], source: Path) -> dict[bytes, int] | None:
+    """Which split each folder is; None if they are classes."""
+    known = {name: _SPLIT_NAMES[name.lower()] for name in folders if name.lower() in _SPLIT_NAMES}
+    if len(known) < len(folders) or TRAIN not in known.values():
+        return None
+    for split, times in Counter(known.values()).items():
+        if times > 1:
+            both = " and ".join(show(name) for name in sorted(known) if known[name] == split)
+            raise BadInput(f"{source}: {both} are the same split; keep one of them")
+    return known
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Something in a folder; `refusal` says why it is not used, if so."""
+
+    name: bytes
+    is_folder: bool
+    refusal: str = ""
+
+
+class _Scan:
+    """One walk over the tree, which collects as it goes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = os.fsencode(folder) + b"/"
+        self.real_root = folder.resolve()
+        self.paths = Paths()
+        self.labels = array("i")
+        self.splits = array("b")
+        self.left_out = LeftOut()
+        self.met: dict[bytes, int] = {}  # class folders -> label, as they are met
+
+    def take_class(self, entry: _Entry, path: bytes, split: int) -> None:
+        """Take the images under `entry`, if it is a folder, as those of the class of its name."""
+        if not entry.is_folder:
+            misplaced = entry.refusal in ("", NOT_AN_IMAGE)
+            self.left_out.add(show(path), "not in a class folder" if misplaced else entry.refusal)
+            return
+        self._take_images(path + b"/", self.met.setdefault(entry.name, len(self.met)), split)
+
+    def _take_images(self, top: bytes, label: int, split: int) -> None:
+        waiting = [(top, iter(self.listing(top)))]  # a stack, not recursion: folders may be deep
+        while waiting:
+            folder, entries = waiting[-1]
+            entry = next(entries, None)
+            if entry is None:
+                waiting.pop()
+            elif entry.refusal:
+                self.left_out.add(show(folder + entry.name), entry.refusal)
+            elif entry.is_folder:
+                inner = folder + entry.name + b"/"
+                waiting.append((inner, iter(self.listing(inner))))
+            else:
+                self.paths.append(folder + entry.name)
+                self.labels.append(label)
+                self.splits.append(split)
+
+    def listing(self, folder: bytes) -> list[_Entry]:
+        """What is in `folder` (which ends in a slash, or is empty), in the order of path bytes."""
+        try:
+            with os.scandir(self.root + folder) as entries:
+                found = [self._entry(entry) for entry in entries]
+        except OSError as error:
+            raise BadInput(f"{show(self.root + folder)}: cannot be read ({error.strerror})") from None
+        return sorted(found, key=lambda entry: entry.name + b"/" if entry.is_folder else entry.name)
+
+    def _entry(self, entry: os.DirEntry[bytes]) -> _Entry:
+        name = entry.name
+        if name.startswith(b"."):
+            return _Entry(name, False, "hidden")
+        if entry.is_dir(follow_symlinks=False):
+            return _Entry(name, True)
+        if entry.is_symlink():
+            end = Path(os.fsdecode(entry.path)).resolve()
+            if not end.is_relative_to(self.real_root):
+                return _Entry(name, False, "link that leaves the folder")
+            if not end.is_file():
+                return _Entry(name, False, "link to a folder or to nothing")
+        elif not entry.is_file():
+            return _Entry(name, False, "not a regular file")
+        if name[name.rfind(b".") :].lower() not in EXTENSIONS:
+            return _Entry(name, False, NOT_AN_IMAGE)
+        return _Entry(name, False)
+
+    def result(self) -> Found:
+        """What was found, with classes in the order of their names and empty ones gone."""
+        labels_N = np.frombuffer(self.labels, np.int32)
+        images = np.bincount(labels_N, minlength=len(self.met))
+        ordered = sorted(name for name, label in self.met.items() if images[label])
+        new_label = {name: label for label, name in enumerate(ordered)}
+        relabel = np.array([new_label.get(name, -1) for name in self.met], np.int32)
+        return Found(
+            root=self.root,
+            classes=[show(name) for name in ordered],
+            paths=self.paths,
+            labels_N=relabel[labels_N],
+            splits_N=np.frombuffer(self.splits, np.int8),
+            left_out=self.left_out,
+            warnings=[
+                f"class folder {show(name)} holds no image and is left out"
+                for name in sorted(set(self.met) - set(ordered))
+            ],
+        )

@@ -1,0 +1,226 @@
+"""The networks, by name: our own small ResNet, any classifier of torchvision, any of timm where it is installed.
+
+x_NCHW: N images, C channels (1 grey, 3 RGB), H rows, W columns. K: classes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from tasks.core.common.errors import BadInput
+from tasks.core.models.small_resnet import SmallResNet
+from tasks.core.models.spec import Spec
+
+SMALL_RESNET = "resnet_small"
+TIMM = "timm/"
+BRANCHES = {
+    "StochasticDepth": "p",
+    "DropPath": "drop_prob",
+}  # torchvision's and timm's, and their probability
+
+
+def build(spec: Spec) -> nn.Module:
+    """An untrained network in channels_last, x_NCHW float32 (normalised) -> logits_NK.
+
+    Raises:
+        BadInput: there is no network of that name, or it does not suit the images, or it has no branches for
+            stochastic depth.
+    """
+    if spec.arch == SMALL_RESNET:
+        net: nn.Module = SmallResNet(spec)
+    else:
+        net = _timm(spec) if spec.arch.startswith(TIMM) else _torchvision(spec)
+        _set_dropout(net, spec.dropout)
+        _set_stochastic_depth(net, spec)
+    net = _pooled_by_mean(net).to(memory_format=torch.channels_last)
+    _check(net, spec)
+    return net
+
+
+# ---- torchvision's and timm's
+
+
+def _torchvision(spec: Spec) -> nn.Module:
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if spec.arch not in names:
+        raise BadInput(
+            f"train.arch: no network is called {spec.arch}{_perhaps(spec.arch, [SMALL_RESNET, *names])} "
+            "(there are resnet_small, torchvision's classifiers, and timm's as timm/NAME)"
+        )
+    # googlenet and inception_v3 have more outputs than one, unless told otherwise.
+    alone: dict[str, Any] = (
+        {"aux_logits": False, "init_weights": True} if spec.arch in ("googlenet", "inception_v3") else {}
+    )
+    net: nn.Module = models.get_model(spec.arch, weights=None, num_classes=spec.num_classes, **alone)
+    _fit_stem(net, next(name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)), spec)
+    if isinstance(net, models.MobileNetV2):
+        # Its own forward pools by a function, which exports as a dozen nodes.
+        parts = {
+            "features": net.features,
+            "pool": GlobalMean(),
+            "flat": nn.Flatten(),
+            "classifier": net.classifier,
+        }
+        net = nn.Sequential(OrderedDict(parts))
+    return net
+
+
+def published(arch: str) -> dict[str, Tensor]:
+    """The weights that torchvision or timm publish for a network.
+
+    Raises:
+        BadInput: there are none.
+        OSError: they could not be downloaded.
+    """
+    if arch == SMALL_RESNET:
+        raise BadInput(f"start.weights: none are published for {SMALL_RESNET}")
+    if arch.startswith(TIMM):
+        timm, name = _in_timm(arch)
+        return _plain_layers(timm.create_model(name, pretrained=True)).state_dict()
+    from torchvision import models
+
+    try:
+        weights = models.get_model_weights(arch).DEFAULT
+    except ValueError:
+        raise BadInput(f"start.weights: torchvision publishes none for {arch}") from None
+    return cast(dict[str, Tensor], weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+
+
+def _timm(spec: Spec) -> nn.Module:
+    timm, name = _in_timm(spec.arch)
+    channels = spec.image_shape[2]
+    # At 0 it would build no branches to set later.
+    branches = {} if spec.stochastic_depth is None else {"drop_path_rate": max(spec.stochastic_depth, 1e-6)}
+    try:
+        net: nn.Module = timm.create_model(name, num_classes=spec.num_classes, in_chans=channels, **branches)
+    except TypeError:
+        raise BadInput(f"train.stochastic_depth: {spec.arch} has no branches that can drop out") from None
+    stem = cast(dict[str, Any], net.default_cfg).get("first_conv")
+    if isinstance(stem, str):
+        _fit_stem(net, stem, spec)
+    return _plain_layers(net)
+
+
+def _plain_layers(net: nn.Module) -> nn.Module:
+    """timm has batch norms that also activate, and linear layers of its own; here they are torch's, so that all that
+    knows these (pruning, ranks that share statistics) knows them."""
+    from timm.layers.linear import Linear
+    from timm.layers.norm_act import BatchNormAct2d
+
+    plain: nn.Module
+    for name, module in list(net.named_modules()):
+        if isinstance(module, BatchNormAct2d):
+            norm = nn.BatchNorm2d(module.num_features, module.eps, module.momentum)
+            norm.load_state_dict(module.state_dict())
+            plain = nn.Sequential(OrderedDict(norm=norm, drop=module.drop, act=module.act))
+        elif isinstance(module, Linear):
+            plain = nn.Linear(module.in_features, module.out_features, module.bias is not None)
+            plain.load_state_dict(module.state_dict())
+        else:
+            continue
+        net.set_submodule(name, plain)
+    return net
+
+
+def _in_timm(arch: str) -> tuple[Any, str]:
+    """The package timm, and what `arch` is called there."""
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise BadInput(f"train.arch: {arch} needs timm: pip install 'modelpress[timm]'") from None
+    name = arch.removeprefix(TIMM)
+    if not timm.is_model(name):
+        raise BadInput(f"train.arch: timm has no network {name}{_perhaps(name, timm.list_models())}")
+    return timm, name
+
+
+def _perhaps(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _fit_stem(net: nn.Module, name: str, spec: Spec) -> None:
+    """Let the first convolution take the images' channels; on small images it, and a pooling right behind it,
+    keep more of their resolution."""
+    conv = cast(nn.Conv2d, net.get_submodule(name))
+    kernel, stride, padding = (
+        cast(tuple[int, int], getattr(conv, key)) for key in ("kernel_size", "stride", "padding")
+    )
+    if spec.small:
+        layers = {key for key, _ in net.named_modules()}
+        pools = [key for key in ("maxpool", "features.pool0") if key in layers]
+        for key in pools:
+            net.set_submodule(key, nn.Identity())
+        if pools and kernel == (7, 7):  # as the authors of ResNet do on CIFAR
+            kernel, padding = (3, 3), (1, 1)
+        stride = (max(1, stride[0] // 2), max(1, stride[1] // 2))
+    stem = nn.Conv2d(
+        spec.image_shape[2], conv.out_channels, kernel, stride, padding, bias=conv.bias is not None
+    )
+    net.set_submodule(name, stem)
+
+
+def _set_dropout(net: nn.Module, probability: float) -> None:
+    """In every dropout of the network; one that has none gets it before its last layer."""
+    dropouts = [module for module in net.modules() if isinstance(module, nn.Dropout)]
+    for dropout in dropouts:
+        dropout.p = probability
+    if not dropouts and probability:
+        name, head = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Linear)][-1]
+        net.set_submodule(name, nn.Sequential(nn.Dropout(probability), head))
+
+
+def _set_stochastic_depth(net: nn.Module, spec: Spec) -> None:
+    """Let the last branch drop out with the probability that is asked for, and those before less often, in even
+    steps (Huang et al. 2016, arXiv:1603.09382); without one the network keeps its own."""
+    if spec.stochastic_depth is None:
+        return
+    branches = [module for module in net.modules() if type(module).__name__ in BRANCHES]
+    if not branches:
+        raise BadInput(
+            f"train.stochastic_depth: {spec.arch} has no branches that can drop out; resnet_small, EfficientNet "
+            "and ConvNeXt have"
+        )
+    for i, branch in enumerate(branches, 1):
+        setattr(branch, BRANCHES[type(branch).__name__], spec.stochastic_depth * i / len(branches))
+
+
+def _check(net: nn.Module, spec: Spec) -> None:
+    """Raises BadInput when `net` does not make logits_NK of such images."""
+    height, width, channels = spec.image_shape
+    training = net.training
+    try:
+        with torch.no_grad():
+            logits_NK = net.eval()(torch.zeros(1, channels, height, width))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise BadInput(
+            f"train.arch: {spec.arch} does not take images of {height} x {width} ({str(error).splitlines()[0]}): "
+            "set ingest.size, or take another network"
+        ) from None
+    net.train(training)
+    if not isinstance(logits_NK, Tensor) or logits_NK.shape != (1, spec.num_classes):
+        raise BadInput(
+            f"train.arch: {spec.arch} gives something else than a score a class: take another network"
+        )
+
+
+class GlobalMean(nn.Module):
+    """The mean over all pixels. AdaptiveAvgPool2d(1) computes the same, but exports as a dozen nodes."""
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return x_NCHW.mean((2, 3), keepdim=True)
+
+
+def _pooled_by_mean(net: nn.Module) -> nn.Module:
+    for name, child in net.named_modules():
+        if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
+            net.set_submodule(name, GlobalMean())
+    return net

@@ -1,0 +1,78 @@
+"""Transfer: a network takes over what another one has learned (Yosinski et al. 2014, arXiv:1411.1792)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tasks.core.common.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Taken:
+    """How many tensors were taken over, and which were not, with the shapes there and here."""
+
+    taken: int
+    left: list[str]
+
+    def __str__(self) -> str:
+        missing = f"; not taken: {', '.join(self.left)}" if self.left else ""
+        return f"{self.taken} tensors taken over{missing}"
+
+
+def begin(model: nn.Module, start: Path) -> Taken | None:
+    """Give `model` the weights that the stage start found; None where it found none."""
+    weights = start / "model.safetensors"
+    return take_over(model, load_file(weights)) if weights.exists() else None
+
+
+@torch.no_grad()
+def take_over(model: nn.Module, learned: Mapping[str, Tensor]) -> Taken:
+    """Copy into `model`, in place, all of `learned` that fits by name and shape. The first convolution is fitted
+    to other channels and to a smaller kernel; the classifier of other classes stays as it is.
+
+    Raises:
+        BadInput: nothing but the classifier would be left of the two.
+    """
+    state = model.state_dict()
+    weights = [name for name, tensor in state.items() if tensor.ndim > 1]
+    head = weights[-1].rpartition(".")[0] if weights else ""
+    left: list[str] = []
+    for name, tensor in state.items():
+        there = learned.get(name)
+        if there is not None and name == weights[0]:
+            there = _fitted(there, tensor)
+        if there is None or there.shape != tensor.shape:
+            left.append(f"{name}: {_shape(learned.get(name))} there, {_shape(tensor)} here")
+        else:
+            tensor.copy_(there)
+    strange = [line for line in left if not line.startswith(f"{head}.")]
+    if strange:
+        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+        raise BadInput(
+            f"start.weights: of another network: {strange[0]}{more}; set train.arch to what they are of"
+        )
+    return Taken(len(state) - len(left), left)
+
+
+def _fitted(there: Tensor, here: Tensor) -> Tensor:
+    """The weights of a first convolution for other channels, of which each then counts as much, and for a
+    smaller kernel, which takes the middle."""
+    if there.ndim != 4 or here.ndim != 4 or there.shape[0] != here.shape[0]:
+        return there
+    cut_H, cut_W = (there.shape[i] - here.shape[i] for i in (2, 3))
+    if min(cut_H, cut_W) < 0 or cut_H % 2 or cut_W % 2:
+        return there
+    there = there[:, :, cut_H // 2 : there.shape[2] - cut_H // 2, cut_W // 2 : there.shape[3] - cut_W // 2]
+    if there.shape[1] != here.shape[1]:
+        there = there.sum(1, keepdim=True).expand_as(here) / here.shape[1]
+    return there
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else " x ".join(map(str, tensor.shape)) or "a number"

@@ -1,0 +1,181 @@
+"""Quantization-aware training: a QDQ graph learns to be one.
+
+Jacob et al. 2017, arXiv:1712.05877; the scales of activations are learned as in LSQ, Esser et al. 2020,
+arXiv:1902.08153. The network that trains is the int8 graph itself, operator by operator, with rounding
+that lets gradients through; so what was trained is what ONNX Runtime computes, and nothing has to be
+matched between two descriptions of the network.
+
+x_NCHW: normalised float32 images; logits_NK: float32, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tasks.core.common.errors import StageFailed
+from tasks.core.quantization.static import Calibrated, quantize_static
+from tasks.core.runtime.export import INPUT
+
+QMAX = 255  # activations are uint8
+STRETCH = 2.0  # a learned scale is at most so many times the calibrated one, and at least its inverse
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """One operator: what it reads, what it writes and its attributes."""
+
+    op: str
+    inputs: tuple[str, ...]
+    output: str
+    attributes: dict[str, Any]
+
+
+class IntegerGraph(nn.Module):
+    """A graph of `quantize_static` as a network that computes the same and can be trained.
+
+    Args:
+        calibrated: the float graph that it is made of, whose weights are trained.
+        float_nodes: as in `quantize_static`.
+
+    Raises:
+        StageFailed: the graph has an operator that cannot be trained here.
+    """
+
+    def __init__(self, calibrated: Calibrated, float_nodes: Collection[str]) -> None:
+        super().__init__()
+        graph = quantize_static(calibrated, float_nodes).graph
+        stored = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+        floats = {i.name: numpy_helper.to_array(i) for i in calibrated.model.graph.initializer}
+        self._output = graph.output[0].name
+        self._limit = 64 if calibrated.weight_bits == 7 else 127
+        self._steps: list[_Step] = []
+        self._zeros: dict[str, int] = {}
+        self._calibrated: dict[str, float] = {}  # scales
+        self._rounded: set[str] = set()  # weights that are quantized
+        self.weights, self.scales = nn.ParameterDict(), nn.ParameterDict()
+        names: dict[str, str] = {INPUT: INPUT}  # a tensor of the graph -> where its value is found
+        for node in graph.node:
+            source = names.get(node.input[0], node.input[0])
+            if node.op_type == "DequantizeLinear" and node.input[0] in stored:
+                source = node.input[0].removesuffix("_quantized")
+                if stored[node.input[0]].dtype == np.int8:
+                    self._rounded.add(source)
+            elif node.op_type == "QuantizeLinear":
+                if source != INPUT:  # the input is exact
+                    scale, zero = (stored[name].item() for name in node.input[1:3])
+                    self.scales[_key(source)] = nn.Parameter(torch.tensor([scale]))
+                    self._zeros[source], self._calibrated[source] = zero, scale
+                    self._steps.append(_Step("QuantizeLinear", (source,), source, {}))
+            elif node.op_type != "DequantizeLinear":
+                if node.op_type not in _OPERATORS:
+                    raise StageFailed(f"int8_qat: {node.op_type} ({node.name}) cannot be trained here")
+                inputs = tuple(names.get(name, name) for name in node.input)
+                attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+                self._steps.append(_Step(node.op_type, inputs, node.output[0], attributes))
+                continue
+            names[node.output[0]] = source
+        for step in self._steps:
+            for name in step.inputs:
+                if name in floats:
+                    self.weights[_key(name)] = nn.Parameter(torch.tensor(floats[name]))
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """logits_NK, computed operator by operator."""
+        values = {INPUT: x_NCHW}
+        for step in self._steps:
+            if step.op == "QuantizeLinear":
+                values[step.output] = self._activation(step.output, values[step.output])
+            else:
+                inputs = [values[name] if name in values else self._weight(name) for name in step.inputs]
+                values[step.output] = _OPERATORS[step.op](inputs, step.attributes)
+        return values[self._output]
+
+    def _activation(self, name: str, x: Tensor) -> Tensor:
+        """`x` as uint8 would hold it; gradients reach the scale too."""
+        zero = x.new_full((1,), self._zeros[name])
+        factor = (x[0].numel() * QMAX) ** -0.5  # LSQ, section 2.2
+        return torch._fake_quantize_learnable_per_tensor_affine(x, self.scale(name), zero, 0, QMAX, factor)
+
+    @torch.no_grad()
+    def scale(self, name: str) -> Tensor:
+        """The learned scale of an activation, kept near the calibrated one: a steep step can carry the scale
+        of a gate below zero, and then everything dies that the gate multiplies."""
+        scale: Tensor = self.scales[_key(name)]
+        return scale.clamp_(self._calibrated[name] / STRETCH, self._calibrated[name] * STRETCH)
+
+    def _weight(self, name: str) -> Tensor:
+        weight: Tensor = self.weights[_key(name)]
+        if name not in self._rounded:
+            return weight
+        peak = weight.detach().abs().flatten(1).amax(1)
+        scale = (peak / self._limit).clamp_min(torch.finfo(torch.float32).tiny)
+        zeros = torch.zeros_like(scale, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -self._limit, self._limit)
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # torch keeps the dot for itself
+
+
+def trained(network: IntegerGraph, calibrated: Calibrated, float_nodes: Collection[str]) -> onnx.ModelProto:
+    """The int8 graph with what `network`, made from the same arguments, has learned."""
+    model = copy.deepcopy(calibrated.model)
+    for initializer in model.graph.initializer:
+        key = _key(initializer.name)
+        if key in network.weights:
+            learned = np.ascontiguousarray(network.weights[key].detach().cpu().numpy())
+            initializer.CopyFrom(numpy_helper.from_array(learned, initializer.name))
+    overrides = {name: (float(network.scale(name).detach()), zero) for name, zero in network._zeros.items()}
+    return quantize_static(dataclasses.replace(calibrated, model=model), float_nodes, overrides=overrides)
+
+
+# ---- what each operator computes: its inputs and attributes in, its one output out
+
+
+def _conv(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
+    x_NCHW, weight, *bias = inputs
+    strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
+    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
+    padding = (top, left)
+    if padding != (bottom, right):
+        x_NCHW, padding = F.pad(x_NCHW, (left, right, top, bottom)), (0, 0)
+    return F.conv2d(
+        x_NCHW, weight, bias[0] if bias else None, strides, padding, dilations, attributes.get("group", 1)
+    )
+
+
+def _gemm(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
+    x, weight, *bias = inputs
+    return F.linear(x, weight if attributes.get("transB") else weight.T, bias[0] if bias else None)
+
+
+def _max_pool(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
+    pads = attributes.get("pads", [0, 0, 0, 0])
+    return F.max_pool2d(inputs[0], attributes["kernel_shape"], attributes.get("strides"), pads[:2])
+
+
+_OPERATORS: dict[str, Callable[[list[Tensor], dict[str, Any]], Tensor]] = {
+    "Add": lambda inputs, _: inputs[0] + inputs[1],
+    "Clip": lambda inputs, _: inputs[0].clamp(*inputs[1:]),
+    "Conv": _conv,
+    "Flatten": lambda inputs, _: inputs[0].flatten(1),
+    "Gemm": _gemm,
+    "GlobalAveragePool": lambda inputs, _: inputs[0].mean((2, 3), keepdim=True),
+    "HardSigmoid": lambda inputs, _: F.hardsigmoid(inputs[0]),
+    "HardSwish": lambda inputs, _: F.hardswish(inputs[0]),
+    "MatMul": lambda inputs, _: inputs[0] @ inputs[1],
+    "MaxPool": _max_pool,
+    "Mul": lambda inputs, _: inputs[0] * inputs[1],
+    "Relu": lambda inputs, _: inputs[0].relu(),
+    "Sigmoid": lambda inputs, _: inputs[0].sigmoid(),
+}

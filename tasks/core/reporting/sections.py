@@ -1,0 +1,264 @@
+"""The content of the report, section by section: the stages' files in, what the template shows out.
+
+Accuracies are fractions in the files and per cent in the charts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.core.data.dataset import Dataset
+from tasks.core.evaluation.candidates import (
+    DENSE,
+    TIMED,
+    Candidate,
+    float_nodes,
+    number,
+    pareto_front,
+    read_result,
+    read_table,
+    sortable,
+)
+from tasks.core.reporting import charts
+from tasks.core.reporting.caveats import weaknesses
+from tasks.core.reporting.charts import Dot
+from tasks.core.reporting.page import milliseconds, percent, points, times
+from tasks.core.reporting.pictures import PIXEL_ART, file_uri, image_uri
+
+MATRIX_CLASSES = 30  # the largest confusion matrix that a reader can use
+WORST = 60  # recalls listed when there are more classes than that
+PAIRS = 8
+REASONS = 100  # files listed as left out
+WORTH_A_WORD = 0.3  # share of zeros
+CLASSIFIER = "its outputs are the classes"  # why pruning keeps it whole, which is no news
+
+
+def answer(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[str, Any]:
+    """What was selected, in a headline, and the figures under it."""
+    selected, dense = rows[metrics["selected"]], rows[DENSE]
+    return {
+        "headline": headline(metrics),
+        "reason": metrics["reason"].partition(metrics["selected"]),
+        "metrics": metrics,
+        "selected": selected,
+        "dense": dense,
+        "interval": charts.interval(
+            selected.drop_points, selected.drop_low, selected.drop_high, metrics["max_drop_points"], "drop",
+            f"Drop of {points(selected.drop_points)} points, 95 % interval {points(selected.drop_low)} to "
+            f"{points(selected.drop_high)}, bar at {points(metrics['max_drop_points'])}",
+        ),
+    }  # fmt: skip
+
+
+def headline(metrics: dict[str, Any]) -> str:
+    """The outcome in one line: what the selected model gains and loses against the dense one."""
+    if metrics["selected"] == DENSE:
+        if metrics["passed"]:
+            return f"The dense model is the {metrics['objective']} within the bar"
+        return "The dense model stays: no compressed one is within the bar"
+    speed, small, drop = metrics["speedup_b1"], metrics["size_ratio"], metrics["drop_points"]
+    faster = f"{times(speed)} faster" if speed >= 1 else f"{times(1 / speed)} slower"
+    smaller = f"{times(small)} smaller" if small >= 1 else f"{times(1 / small)} larger"
+    accurate = f"{points(abs(drop))} points {'less' if drop > 0 else 'more'} accurate"
+    return f"{faster}, {smaller}, " + ("just as accurate" if abs(drop) < 0.005 else accurate)
+
+
+def candidates(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[str, Any]:
+    """The table, from the fastest to the slowest, and accuracy against latency and size."""
+    bar, dense = metrics["max_drop_points"], rows[DENSE]
+    front = pareto_front(rows.values())
+    order = _fastest_first(rows)
+    table = [
+        {
+            "model": c,
+            "kind": _kind(c, metrics),
+            "within": c.within(bar),
+            "front": c in front,
+            "ratio": dense.size_bytes / c.size_bytes,
+            "size_share": c.size_bytes / max(r.size_bytes for r in order),
+        }
+        for c in order
+    ]
+    dots = [
+        Dot(
+            x=c.p50_ms_b1_t1,
+            y=100 * c.accuracy,
+            low=100 * dense.accuracy - c.drop_high,
+            high=100 * dense.accuracy - c.drop_low,
+            label=c.name,
+            kind=_kind(c, metrics),
+        )
+        for c in order
+    ]
+    scatter = charts.scatter(
+        dots, [(c.p50_ms_b1_t1, 100 * c.accuracy) for c in front], 100 * dense.accuracy - bar,
+        "Latency, ms (p50, one image, one thread)", "Accuracy, %", "scatter",
+        "Accuracy against latency: "
+        + "; ".join(f"{c.name} {percent(c.accuracy)} at {milliseconds(c.p50_ms_b1_t1, True)}" for c in order),
+    )  # fmt: skip
+    return {
+        "table": table,
+        "scatter": scatter,
+        "front": [c.name for c in front],
+        "sparse": [c.name for c in order if c.sparsity > WORTH_A_WORD],
+        "bar": bar,
+    }
+
+
+def worth_knowing(
+    rows: Mapping[str, Candidate], accuracy: Mapping[str, Any], prune: Path, ratios: list[float | str]
+) -> dict[str, Any]:
+    """What did not go as one would hope, in sentences, and the layers that pruning by each of `ratios` left
+    whole though they are not the classifier, with the reasons."""
+    notes = [note for c in _fastest_first(rows) for note in weaknesses(c.name, rows, accuracy[c.name])]
+    kept = {}
+    for ratio in sorted(map(str, ratios)):
+        found = read_result(prune / ratio / "metrics.json")
+        if found.get("collapsed"):
+            notes.append(
+                f"prune-{ratio} has collapsed: {percent(found['val_accuracy'])} on the validation images is "
+                "little more than guessing."
+            )
+        kept[f"prune-{ratio}"] = [
+            (layer["layer"], layer["reason"])
+            for layer in found.get("kept_whole", [])
+            if layer["reason"] != CLASSIFIER
+        ]
+    return {"notes": notes, "kept": {name: layers for name, layers in kept.items() if layers}}
+
+
+def _fastest_first(rows: Mapping[str, Candidate]) -> list[Candidate]:
+    return sorted(rows.values(), key=lambda c: (c.p50_ms_b1_t1, c.size_bytes, c.name))
+
+
+def _kind(candidate: Candidate, metrics: dict[str, Any]) -> str:
+    if candidate.name == metrics["selected"]:
+        return "selected"
+    if candidate.name == DENSE:
+        return "reference"
+    return "within" if candidate.within(metrics["max_drop_points"]) else "outside"
+
+
+def speed(rows: Mapping[str, Candidate], latency: dict[str, Any]) -> dict[str, Any]:
+    """Every latency measured, the candidates in the order of the first table, and the machine."""
+    return {
+        "settings": TIMED,
+        "rows": [(c.name, latency["candidates"][c.name]) for c in _fastest_first(rows)],
+        "fingerprint": latency["fingerprint"],
+    }
+
+
+def nodes(rows: Mapping[str, Candidate], detail: dict[str, Any]) -> dict[str, Any]:
+    """In what precision the weighted nodes compute: how many of every candidate, and which of the
+    selected one, whose entry in accuracy.json is `detail`, stay in floating point."""
+    return {"rows": _fastest_first(rows), "float": float_nodes(detail.get("nodes", []))}
+
+
+def errors(detail: dict[str, Any], classes: list[str]) -> dict[str, Any]:
+    """Where the selected model errs: the confusion matrix, its largest entries, recall a class."""
+    confusion: list[list[int]] = detail["confusion"]
+    totals = [sum(row) for row in confusion]
+    cells = [
+        [_cell(number, total, row == column) for column, number in enumerate(numbers)]
+        for row, (numbers, total) in enumerate(zip(confusion, totals, strict=True))
+    ]
+    wrong = [
+        (number, classes[i], classes[j], number / totals[i])
+        for i, numbers in enumerate(confusion)
+        for j, number in enumerate(numbers)
+        if i != j and number
+    ]
+    recall = sorted(
+        ((detail["recall"][name], name, totals[i]) for i, name in enumerate(classes)),
+        key=lambda r: (sortable(r[0]), r[1]),
+    )
+    return {
+        "classes": classes,
+        "matrix": cells if len(classes) <= MATRIX_CLASSES else None,
+        "largest": MATRIX_CLASSES,
+        "pairs": sorted(wrong, key=lambda w: (-w[0], w[1], w[2]))[:PAIRS],
+        "recall": recall[:WORST],
+        "shown": min(WORST, len(recall)),
+        "detail": detail,
+    }
+
+
+def _cell(number: int, total: int, right: bool) -> dict[str, Any]:
+    """A count with how deep it is coloured, in per cent. Errors are few, so they get a root scale;
+    depths between 48 and 85 are left out, as neither dark nor light text is readable on them."""
+    share = number / total if total else 0.0
+    if right:
+        depth = 85 + 30 * (share - 0.5) if share >= 0.5 else 8 + 80 * share
+    else:
+        depth = 48 * math.sqrt(min(1.0, share / 0.5))
+    return {"number": number, "depth": round(depth) if number else 0, "right": right, "strong": depth >= 85}
+
+
+def mistakes(evaluation: Path, selected: str, dataset: Dataset, most: int) -> dict[str, Any]:
+    """The wrong answers that the selected model was surest of, as pictures."""
+    rows = [r for r in read_table(evaluation / "mistakes.csv") if r["candidate"] == selected]
+    rows.sort(key=lambda r: (-number(r["probability"]), int(r["index"])))
+    return {
+        "pictures": [
+            {
+                "uri": image_uri(dataset.test.images_NHWC[int(row["index"])]),
+                "index": row["index"],
+                "true": row["true"],
+                "predicted": row["predicted"],
+                "probability": number(row["probability"]),
+            }
+            for row in rows[:most]
+        ],
+        "pixelated": max(dataset.image_shape[:2]) <= PIXEL_ART,
+        "none": not rows,
+    }
+
+
+def augmentation(augment: Path) -> dict[str, Any]:
+    """The policy, and the sheet of pictures before and after it."""
+    policy = read_result(augment / "policy.json")
+    sheet = augment / "contact_sheet.png"
+    return {
+        "operations": sorted(policy["operations"].items()),
+        "left_out": sorted(policy["left_out"].items()),
+        "sheet": file_uri(sheet) if sheet.exists() else None,
+    }
+
+
+def data(found: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """What ingest found, kept and left out."""
+    counts = found["counts"]
+    most = max((n for split in counts.values() for n in split.values()), default=1) or 1
+    return {
+        "found": found,
+        "classes": [
+            {
+                "name": name,
+                "counts": [counts[split].get(name, 0) for split in ("train", "val", "test")],
+                "share": counts["train"].get(name, 0) / most,
+            }
+            for name in dataset.classes
+        ],
+        "totals": [sum(counts[split].values()) for split in ("train", "val", "test")],
+        "shape": dataset.image_shape,
+        "left_out": found["left_out"][:REASONS],
+        "left_out_total": sum(found["left_out_counts"].values()),
+    }
+
+
+def flat_settings(settings: dict[str, dict[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
+    """Each section as dotted keys and plain values, in the order of params.yaml's model."""
+    return {section: list(_flatten(values)) for section, values in settings.items()}
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat += _flatten(value, f"{prefix}{key}.")
+        else:
+            flat.append((prefix + key, value))
+    return flat

@@ -1,0 +1,112 @@
+"""ONNX Runtime: sessions, predictions, the memory they take and the machine. No torch here.
+
+image_NHWC: uint8 [N, H, W, C]; logits_NK: float32.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NotImplemented,
+    RuntimeException,
+)
+
+from tasks.core.common.errors import BadInput
+
+REFUSALS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException)
+EVAL_BATCH = 500
+ISA_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+VNNI = {"avx512_vnni", "avx_vnni", "asimddp"}  # integer dot products, ARM's among them
+
+
+def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
+    """A CPU session with `threads` threads, of a file or its content.
+
+    Raises:
+        BadInput: it is no ONNX model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    name = "the graph" if isinstance(model, bytes) else str(model)
+    try:
+        content = model if isinstance(model, bytes) else model.read_bytes()
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except OSError as error:
+        raise BadInput(f"{name}: {(error.strerror or 'cannot be read').lower()}") from None
+    except REFUSALS as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{name}: not a model for ONNX Runtime: {reason}") from None
+
+
+def predict(run: onnxruntime.InferenceSession, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """logits_NK of all images, a few hundred at a time."""
+    logits = [
+        run.run(None, {"image": np.ascontiguousarray(images_NHWC[i : i + EVAL_BATCH])})[0]
+        for i in range(0, len(images_NHWC), EVAL_BATCH)
+    ]
+    return np.concatenate(logits)
+
+
+def peak_memory_mb(model: Path, batch: int) -> float:
+    """Peak resident memory, in MB, of a fresh process that loads `model` and runs it once on `batch`
+    images: what serving it takes at least, Python and ONNX Runtime included."""
+    command = [sys.executable, "-m", "tasks.core.runtime.session", str(model), str(batch)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def _print_peak_memory(model: Path, batch: int) -> None:
+    run = session(model, 1)
+    shape = run.get_inputs()[0].shape[1:]
+    run.run(None, {"image": np.zeros((batch, *shape), np.uint8)})
+    # Not getrusage: its peak is inherited from the process that started this one.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak_kb = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    print(round(int(peak_kb) / 1024, 1))
+
+
+def fingerprint() -> dict[str, Any]:
+    """The machine that latencies were measured on, without its name.
+
+    `vnni` is whether it has integer dot products, `u8s8_saturates` whether 8-bit sums overflow on it.
+    """
+    from tasks.core.runtime.saturation import u8s8_saturates  # brings onnx, whose memory is no model's
+
+    flags: set[str] = set()
+    model = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("flags", "Features"):
+                flags |= set(value.split())
+            elif key.strip() == "model name":
+                model = value.strip()
+    return {
+        "cpu_model": model,
+        "isa": [flag for flag in ISA_FLAGS if flag in flags],
+        "vnni": not VNNI.isdisjoint(flags),
+        "u8s8_saturates": u8s8_saturates(),
+        "threads": len(os.sched_getaffinity(0)),
+        "onnxruntime": onnxruntime.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+if __name__ == "__main__":
+    _print_peak_memory(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,47 @@
+"""From a section of params.yaml to what the engine takes, and from its epochs to history.csv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from tasks.core.config.params import TrainParams
+from tasks.core.data.dataset import Dataset
+from tasks.core.models.spec import Spec
+from tasks.core.training.loop import Epoch
+from tasks.core.training.optimizer import Recipe
+
+
+def recipe_of(params: TrainParams, **changes: float) -> Recipe:
+    """The recipe in `params`, with `changes` to it."""
+    values = params.model_dump()
+    return Recipe(**{field.name: values[field.name] for field in fields(Recipe)} | changes)
+
+
+def spec_of(params: TrainParams, dataset: Dataset) -> Spec:
+    """The network that `params` describes, for the images and classes of `dataset`."""
+    return Spec(
+        params.arch,
+        params.width,
+        params.dropout,
+        dataset.image_shape,
+        len(dataset.classes),
+        params.stochastic_depth,
+        params.batch_norm,
+        params.sampling,
+    )
+
+
+def note(row: Epoch) -> str:
+    """What a progress line says about an epoch."""
+    return f"loss {row.train_loss:.3f}, val loss {row.val_loss:.3f}, val accuracy {row.val_accuracy:.2%}"
+
+
+def write_history(history: Sequence[Epoch], path: Path) -> None:
+    """One row an epoch; the columns are the fields of Epoch."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Epoch)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in history)

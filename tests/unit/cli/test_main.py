@@ -1,0 +1,201 @@
+"""The command line: exit codes, messages, and what it leaves untouched."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flows.cli import describe
+from flows.cli.predict import predict
+from tasks.core.config.params_file import Pipeline
+from tests.builders import rows_model
+from tests.integration.toy import ROOT, environment, modelpress
+
+SMALLEST = {"ingest": {"source": "x"}, "prune": {"ratios": [0.5]}, "quantize": {"schemes": ["fp32"]}}
+HEAVY = ("torch", "prefect", "mlflow", "dvc", "onnxruntime", "numpy", "pydantic", "rich")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 4x4 grey images whose class is the brightest row, and its labels."""
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    path.write_bytes(rows_model())
+    path.with_name("labels.json").write_text('["top", "second", "third", "bottom é"]')
+    return path
+
+
+def bright_row(path: Path, row: int) -> Path:
+    pixels = np.zeros((4, 4), np.uint8)
+    pixels[row] = 2
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_help_is_quick_when_nothing_heavy_is_imported() -> None:
+    code = f"import sys, flows.cli.main; flows.cli.main._parser(); print(set(sys.modules) & {set(HEAVY)!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "flows.cli.main", "--help"], cwd=ROOT, check=True, capture_output=True
+        )
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "-S", "train.epohs=1"], "train.epohs"),
+        (["run", "-S", "train.epochs=x"], "train.epochs"),
+        (["run", "-S", "train.epochs=0"], "train.epochs"),
+        (["run", "-S", "+train.colour=red"], "train.colour"),
+        (["run", "-S", "train.epochs=1,2"], "one value a key"),
+        (["run", "-S", "train.epochs"], "train.epochs"),
+        (["run", "-S", "other.yaml:a=1"], "other.yaml"),
+        (["run", "-S", "ingest.source=data/none"], "data/none"),
+        (["init", "no/such/folder"], "no/such/folder"),
+        (["init", "params.yaml"], "not a folder"),
+        (["predict", "none.onnx", "params.yaml"], "none.onnx"),
+    ],
+)
+def test_command_exits_2_with_one_line_when_input_is_bad(toy: Path, words: list[str], said: str) -> None:
+    before = {path: path.read_bytes() for path in toy.glob("*.*") if path.is_file()}
+    done = modelpress(toy, *words)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+    assert {path: path.read_bytes() for path in toy.glob("*.*") if path.is_file()} == before
+    assert not (toy / "mlflow.db").exists()
+
+
+def test_run_names_the_command_that_helps_when_fashion_mnist_is_missing(toy: Path) -> None:
+    done = modelpress(toy, "run", "-S", "ingest.source=data/raw/fashion-mnist")
+    assert done.returncode == 2
+    assert "modelpress fetch fashion-mnist" in done.stderr
+
+
+def test_command_exits_2_when_run_outside_a_checkout(tmp_path: Path) -> None:
+    done = modelpress(tmp_path, "status")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "dvc.yaml" in done.stderr
+
+
+def test_init_sets_the_source_and_keeps_comments_when_given_a_folder(toy: Path) -> None:
+    (toy / "my images").mkdir()
+    (toy / "my images/a.png").touch()
+    sub = toy / "data"
+    done = modelpress(sub, "init", "../my images", check=True)
+    text = (toy / "params.yaml").read_text()
+    assert "  source: my images " in text
+    assert "# and this one\n" in text
+    assert "# A comment that must survive." in text
+    assert "modelpress run" in done.stdout
+
+
+def test_ui_exits_2_when_a_port_is_in_use(toy: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = modelpress(toy, "ui", "--prefect-port", str(port))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"port {port} is in use" in done.stderr
+
+
+def test_status_lists_the_stages_when_nothing_has_run(toy: Path) -> None:
+    content = json.loads(modelpress(toy, "status", "--json", check=True).stdout)
+    assert content == {
+        "pending": ["ingest", "train", "prune@0.5", "prune@0.25", "evaluate"],
+        "selected": None,
+    }
+
+
+def test_params_lists_every_key_when_asked_for_json(toy: Path) -> None:
+    content = json.loads(modelpress(toy, "params", "--json", check=True).stdout)
+    assert content["train.epochs"] == {
+        "description": "passes over the images for training",
+        "type": "integer >= 1",
+        "default": 10,
+        "value": 2,
+    }
+    assert content["train.optimizer"]["type"] == "one of sgd, adamw"
+    assert content["ingest.source"]["default"] is None
+    sections = {name: field.annotation for name, field in Pipeline.model_fields.items()}
+    assert set(content) == {f"{name}.{key}" for name, model in sections.items() for key in model.model_fields}
+
+
+def test_keys_say_what_a_value_may_be_when_types_are_nested() -> None:
+    keys = {key.name: key.type for key in describe.keys(Pipeline.model_validate(SMALLEST))}
+    assert keys["prune.ratios"] == "list of number > 0, < 1 or string"
+    assert keys["ingest.size"] == "auto or integer >= 8, <= 512"
+    assert keys["tune.space"] == "mapping to {low, high, log} or {choices}"
+
+
+def test_readme_says_of_every_key_what_modelpress_params_says() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    for key in describe.keys(Pipeline.model_validate(SMALLEST)):
+        assert key.description, key.name
+        default = "" if key.default is None else f"`{key.default}`"
+        assert f"| `{key.name}` | {default} | {key.description} |" in readme
+
+
+def test_predict_ranks_the_labels_when_images_have_another_size(model: Path, tmp_path: Path) -> None:
+    small = bright_row(tmp_path / "bild ä.png", 3)
+    large = tmp_path / "large.png"
+    pixels = np.zeros((40, 40), np.uint8)
+    pixels[10:20] = 20
+    Image.fromarray(pixels).convert("RGB").save(large)
+    first, second = predict(model, [small, large])
+    assert [label for label, _ in first.labels] == ["bottom é", "top", "second"]
+    expected = np.exp(2) / (np.exp(2) + 3)
+    assert first.labels[0][1] == pytest.approx(expected)
+    assert second.labels[0][0] == "second"
+
+
+def test_predict_prints_table_or_json_when_run_as_a_command(model: Path, tmp_path: Path) -> None:
+    image = bright_row(tmp_path / "a.png", 1)
+    table = modelpress(tmp_path, "predict", str(model), image.name, check=True).stdout
+    assert "a.png" in table
+    assert "second  71.1%" in table
+    (row,) = json.loads(modelpress(tmp_path, "predict", str(model), image.name, "--json", check=True).stdout)
+    assert (row["image"], row["label"], len(row["top"])) == ("a.png", "second", 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "empty file"), (b"no picture at all", "no image"), (None, "no such file")],
+)
+def test_predict_exits_2_and_names_the_file_when_an_image_is_bad(
+    model: Path, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    good = bright_row(tmp_path / "good.png", 0)
+    if content is not None:
+        (tmp_path / "bad.png").write_bytes(content)
+    done = modelpress(tmp_path, "predict", str(model), good.name, "bad.png")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "bad.png" in done.stderr
+    assert said in done.stderr
+
+
+def test_predict_exits_2_when_labels_are_missing(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(model.read_bytes())
+    done = modelpress(tmp_path, "predict", "model.onnx", bright_row(tmp_path / "a.png", 0).name)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "labels.json" in done.stderr
+
+
+def test_output_ends_quietly_when_the_reader_goes_away(toy: Path) -> None:
+    command = f"{sys.executable} -m flows.cli.main params --json | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=toy, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("{\n", "")

@@ -1,0 +1,51 @@
+"""Rounding shifts means, most of all behind depthwise convolutions; biases take the shift back."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from tasks.core.quantization.bias_correction import correct_biases, means
+from tasks.core.quantization.schemes import SCHEMES
+from tasks.core.quantization.static import classifier, normalized, quantize_static
+from tasks.core.runtime.session import predict, session
+from tasks.core.runtime.weights import WEIGHTED
+from tests.networks import source_of
+
+
+@pytest.mark.slow
+def test_means_and_logits_come_closer_to_the_float_graphs_when_biases_are_corrected() -> None:
+    source = source_of("mobilenet_v3_small")
+    head = classifier(source.graph)
+    plain = quantize_static(source.calibrated, [head])
+    corrected = correct_biases(plain, source.calibrated, source.images_NHWC)
+    x_NCHW = normalized(source.images_NHWC, *source.pixels)
+    outputs = {node.name: node.output[0] for node in source.graph.graph.node}
+
+    def deviation(graph) -> float:  # type: ignore[no-untyped-def]
+        """How far the layers' means are from those in floating point, relative to their size."""
+        layers = [node for node in graph.graph.node if node.op_type in WEIGHTED and node.name != head]
+        wanted = means(source.graph, [outputs[node.name] for node in layers], x_NCHW)
+        found = means(graph, [node.output[0] for node in layers], x_NCHW)
+        gaps = [np.abs(f - w).mean() / np.abs(w).mean() for f, w in zip(found, wanted, strict=True)]
+        return float(np.mean(gaps))
+
+    assert deviation(corrected) < 0.5 * deviation(plain)
+
+    def divergence(graph) -> float:  # type: ignore[no-untyped-def]
+        wanted, got = (
+            log_softmax(predict(session(source.file(g), 1), source.dataset.val.images_NHWC), axis=1)
+            for g in (source.graph, graph)
+        )
+        return float((np.exp(wanted) * (wanted - got)).sum(1).mean())
+
+    assert divergence(corrected) < divergence(plain)
+    made = SCHEMES["int8"](source)
+    assert source.file(made.graph) == source.file(corrected), (
+        "int8 corrects where there are depthwise convolutions"
+    )
+
+
+def test_int8_is_not_corrected_when_there_are_no_depthwise_convolutions() -> None:
+    source = source_of("resnet_small")
+    plain = quantize_static(source.calibrated, [classifier(source.graph)])
+    assert source.file(SCHEMES["int8"](source).graph) == source.file(plain)
