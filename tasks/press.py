@@ -23,6 +23,7 @@ from tasks.core.augmentation.batch import BatchAugment
 from tasks.core.common.errors import StageFailed
 from tasks.core.common.files import fingerprint, read_json, staged, write_json
 from tasks.core.common.journal import cut_off
+from tasks.core.common.kept import kept
 from tasks.core.common.progress import Progress
 from tasks.core.compression.designs import Bench, Design, sensitivity
 from tasks.core.compression.search import (
@@ -81,7 +82,13 @@ def press(
     augment = BatchAugment(resolved, asked.prune.augment_strength)
     source = Source(asked.quantize, dataset, augment, network, export(network, spec.image_shape))
     bench = Bench(source, params.criteria, asked.prune.round_to, params.images, params.seed)
-    folder = _own_folder(journal, asked, dataset.digest, resolved, bench.dense.hex())
+    with kept(journal, _key(asked, dataset.digest, resolved, bench.dense.hex())) as folder:
+        _press(params, asked, source, bench, spec, folder, out)
+
+
+def _press(
+    params: PressParams, asked: Pipeline, source: Source, bench: Bench, spec: Spec, folder: Path, out: Path
+) -> None:
     rows = _sensitivity(params, asked.select, bench, folder / "sensitivity.json")
     study = open_study(params, asked.select, bench, rows, folder / "trials.log")
     with Progress("press", params.trials + params.finetunes * asked.prune.epochs) as progress:
@@ -95,24 +102,16 @@ def press(
     _write(study, asked, rows, trained, out)
 
 
-def _own_folder(journal: Path, asked: Pipeline, *given: Any) -> Path:
-    """The folder of searches with these params and inputs; those of others are removed.
-
-    It stays after the search: with another budget or another bar, what was tried and trained is used again.
-    """
-    key = fingerprint(
+def _key(asked: Pipeline, *given: Any) -> str:
+    """What searches share that go on from each other: with another budget or another bar, what was tried and trained
+    is used again."""
+    return fingerprint(
         asked.press.model_dump(exclude={"trials", "patience", "finetunes"}),
         asked.prune.model_dump(exclude={"ratios", "relu"}),
         asked.quantize.model_dump(exclude={"schemes"}),
         [field.name for field in fields(Design)],
         *given,
     )
-    journal.mkdir(parents=True, exist_ok=True)
-    for other in journal.iterdir():
-        if other.name != key:
-            shutil.rmtree(other)
-    (journal / key).mkdir(exist_ok=True)
-    return journal / key
 
 
 def _sensitivity(params: PressParams, select: SelectParams, bench: Bench, path: Path) -> list[dict[str, Any]]:

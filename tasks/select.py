@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def select(
     train: Path,
     tune: Path,
     settings: Path,
+    metrics: Path,
     out: Path,
 ) -> None:
     """Choose the fastest (or smallest) candidate within the bar and write the deliverable.
@@ -53,6 +54,7 @@ def select(
         train: data/train, for the model card and the dense network's weights.
         tune: data/tune, whose best.yaml replaces values of `train`.
         settings: params.yaml, for the model card.
+        metrics: where a few rounded figures go, for `dvc metrics` and `dvc exp`; they travel in git.
         out: model.onnx, labels.json, model_card.md, metrics.json and candidates.csv; what another machine
             checks the model with, see tasks.core.runtime.promise.
 
@@ -67,10 +69,10 @@ def select(
     _copy(folder / "model.onnx", out / promise.MODEL)
     _copy(candidate_folder(DENSE, candidates, press) / "model.onnx", out / promise.REFERENCE)
     _copy(train / "model.safetensors", out / DENSE_WEIGHTS)
-    dataset = read_result(data / "dataset.json")
-    metrics = _metrics(selected, dense, passed, reason, params)
+    dataset, trained = read_result(data / "dataset.json"), read_result(train / "metrics.json")
+    figures = _figures(selected, dense, passed, reason, params)
     write_json(out / "labels.json", dataset["classes"])
-    write_json(out / "metrics.json", metrics)
+    write_json(out / "metrics.json", figures)
     table = [_row(c, dense, params, c == selected) for c in rows.values()]
     write_text(out / "candidates.csv", table_text(table))
     latency = read_result(evaluation / "latency.json")
@@ -87,7 +89,7 @@ def select(
     accuracy = read_result(evaluation / "accuracy.json")
     card = render(
         "model_card.md.j2",
-        metrics=metrics,
+        metrics=figures,
         selected=selected,
         dense=dense,
         table=table,
@@ -97,7 +99,7 @@ def select(
         timed=latency["candidates"][selected.name],
         fingerprint=latency["fingerprint"],
         export=read_result(folder / "metrics.json"),
-        trained=read_result(train / "metrics.json"),
+        trained=trained,
         dataset=dataset,
         tuned=tuned,
         settings_yaml=yaml.safe_dump(used, sort_keys=False, allow_unicode=True),
@@ -106,6 +108,7 @@ def select(
         sha256=hashlib.sha256((out / promise.MODEL).read_bytes()).hexdigest(),
     )
     write_text(out / "model_card.md", card)
+    write_json(metrics, _rounded(figures, trained["val_accuracy"]))
     print(reason, flush=True)
 
 
@@ -173,7 +176,7 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _metrics(
+def _figures(
     selected: Candidate, dense: Candidate, passed: bool, reason: str, params: SelectParams
 ) -> dict[str, Any]:
     return {
@@ -191,6 +194,18 @@ def _metrics(
         "objective": params.objective,
         "passed": passed,
         "reason": reason,
+    }
+
+
+def _rounded(figures: Mapping[str, Any], val_accuracy: float) -> dict[str, float]:
+    """What `dvc metrics` shows, in a terminal's width: of the selected model on the test images, and how accurate the
+    dense one was on the validation images."""
+    return {
+        "accuracy": round(figures["accuracy"], 4),
+        "drop_points": round(figures["drop_points"], 2),
+        "size_ratio": round(figures["size_ratio"], 1),
+        "speedup": round(figures["speedup_b1"], 1),
+        "val_accuracy": round(val_accuracy, 4),
     }
 
 

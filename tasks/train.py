@@ -9,12 +9,14 @@ A run that was killed goes on from its last epoch.
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from tasks.core.augmentation.batch import BatchAugment
 from tasks.core.common.files import fingerprint, read_json, write_json
+from tasks.core.common.kept import kept
 from tasks.core.common.progress import Progress
 from tasks.core.config.cli import main
 from tasks.core.config.params import TrainParams
@@ -47,13 +49,14 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
         key = fingerprint(
             begins, params.model_dump(), dataset.digest, resolved, torch.__version__, ranks.size
         )
-        checkpoint = checkpoints / key
         torch.manual_seed(params.seed)
         spec = spec_of(params, dataset)
         model = build(spec)
         if (taken := begin(model, weights)) and ranks.main:
             print(f"train: {taken}", flush=True)
-        with Progress("train", params.epochs, quiet=not ranks.main) as progress:
+        # Only the main rank reads and writes checkpoints.
+        own = kept(checkpoints, key) if ranks.main else nullcontext(checkpoints / key)
+        with own as checkpoint, Progress("train", params.epochs, quiet=not ranks.main) as progress:
             rows = epochs(
                 model,
                 recipe_of(params),
@@ -65,6 +68,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
                 checkpoint=checkpoint,
             )
             history = progress.over(rows, note)
+            shutil.rmtree(checkpoint, ignore_errors=True)
         if not ranks.writes:
             return
     save_model(model, spec, out)
@@ -81,7 +85,6 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
             "deterministic": params.deterministic,
         },
     )
-    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tasks.core.common.errors import StageFailed
 from tasks.core.common.files import write_json, write_text
+from tasks.core.common.kept import kept
 from tasks.core.config.cli import main
 from tasks.core.config.tune_params import TuneParams
 from tasks.core.tuning.search_inputs import Search, read_search
@@ -44,17 +45,20 @@ def tune(
         _write_nothing(out)
         return
     about = read_search(params, data, policy, weights, settings)
-    study = create(storage(journal / f"{about.name}.log"), about)
     if shared_url():
         from tasks.core.tuning.shared_study import search
     else:
         from tasks.core.tuning.stepwise import search
-    search(study, about)
-    top = best(study, params)
-    if top is None:
-        raise StageFailed("no trial has ended well: every one diverged; lower the values of lr in the space")
-    _write(study, top, about, out)
-    shutil.rmtree(journal, ignore_errors=True)
+    with kept(journal, about.name) as folder:
+        study = create(storage(folder / "trials.log"), about)
+        search(study, about)
+        top = best(study, params)
+        if top is None:
+            raise StageFailed(
+                "no trial has ended well: every one diverged; lower the values of lr in the space"
+            )
+        _write(study, top, about, out)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(study: optuna.Study, top: FrozenTrial, about: Search, out: Path) -> None:

@@ -124,7 +124,8 @@ class Folders:
             "evaluation": "evaluate", "candidates": "quantize", "press": "press", "data": "ingest",
             "train": "train",
         }  # fmt: skip
-        return {**self._under(names), "tune": self.root / "tune", "settings": self.root / "params.yaml"}
+        names |= {"tune": "tune", "settings": "params.yaml", "metrics": "metrics.json"}
+        return self._under(names)
 
     @property
     def report(self) -> dict[str, Path]:

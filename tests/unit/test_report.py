@@ -25,10 +25,11 @@ from tasks.core.config.params import ReportParams, SelectParams
 from tasks.core.evaluation.candidates import DENSE
 from tasks.core.pruning.channels import IS_OUTPUT
 from tasks.core.reporting.charts import Dot, Line, interval, lines, scatter
+from tasks.core.reporting.learning import learning
 from tasks.core.reporting.page import count, milliseconds, p_value, percent, points, short, size, times
 from tasks.core.reporting.pictures import LARGEST, image_uri
 from tasks.core.reporting.search_charts import Coordinate, Track, coordinates
-from tasks.core.reporting.sections import headline, learning
+from tasks.core.reporting.sections import headline
 from tasks.core.reporting.svg import Axis
 from tasks.report import report
 from tasks.select import select

@@ -192,6 +192,19 @@ def test_old_latencies_are_refused_with_a_way_out_when_they_have_no_speedups(tmp
         read_candidates(folders.select["evaluation"])
 
 
+def test_metrics_for_git_are_few_and_round_when_a_candidate_is_chosen(tmp_path: Path) -> None:
+    out = selected(tmp_path)
+    exact = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    shown = json.loads((tmp_path / "data" / "metrics.json").read_text(encoding="utf-8"))
+    assert shown == {
+        "accuracy": round(exact["accuracy"], 4),
+        "drop_points": round(exact["drop_points"], 2),
+        "size_ratio": 3.6,
+        "speedup": 3.2,
+        "val_accuracy": round(shown["val_accuracy"], 4),
+    }
+
+
 def test_missing_model_is_refused_when_it_was_chosen(tmp_path: Path) -> None:
     folders = build(tmp_path / "data")
     (folders.select["candidates"] / "prune-0.5-fp32" / "model.onnx").unlink()
