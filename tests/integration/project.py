@@ -36,7 +36,7 @@ def make_project(folder: Path, source: Path, **sections: dict[str, Any]) -> Path
     """A git and DVC repository in `folder` that runs the whole pipeline on the images in `source`."""
     folder.mkdir(parents=True)
     shutil.copytree(ROOT / "tasks", folder / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".gitignore"):
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     params = {"ingest": {"source": str(source)}, **TINY}
     params = {name: {**values, **sections.get(name, {})} for name, values in params.items()}
@@ -47,6 +47,17 @@ def make_project(folder: Path, source: Path, **sections: dict[str, Any]) -> Path
     run(folder, sys.executable, "-m", "dvc", "init", "-q")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "start")
+    return folder
+
+
+def with_data(folder: Path, source: Path, **sections: dict[str, Any]) -> Path:
+    """As make_project, with the images in the repository and tracked by DVC, as those of a team are."""
+    images = Path("data", "raw", source.name)
+    make_project(folder, images, **sections)
+    shutil.copytree(source, folder / images)
+    run(folder, sys.executable, "-m", "dvc", "add", "-q", images.as_posix())
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "images")
     return folder
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.integration.project import make_project, repro, run
+from tests.integration.project import make_project, repro, run, with_data
 
 pytestmark = pytest.mark.slow
 MODELPRESS = str(Path(sys.executable).parent / "modelpress")
@@ -26,8 +27,10 @@ MODELPRESS = str(Path(sys.executable).parent / "modelpress")
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     """A project in which `dvc repro` has run."""
-    folder = make_project(tmp_path_factory.mktemp("repro") / "project", digits)
+    folder = with_data(tmp_path_factory.mktemp("repro") / "project", digits)
     repro(folder)
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "a run")
     return folder
 
 
@@ -78,12 +81,58 @@ def test_repro_runs_only_what_depends_on_it_when_a_param_changes(done: Path) -> 
     assert ran == {"press", "select", "report"}
 
 
-def test_dvc_shows_metrics_and_plots_when_asked(done: Path) -> None:
-    shown = run(done, sys.executable, "-m", "dvc", "metrics", "show")
-    assert "data/select/metrics.json" in shown
-    assert "data/evaluate/metrics.json" in shown
+def test_dvc_shows_plots_when_asked(done: Path) -> None:
     run(done, sys.executable, "-m", "dvc", "plots", "show")
     assert (done / "dvc_plots" / "index.html").exists()
+
+
+@pytest.fixture(scope="module")
+def clone(done: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second clone of the project, after `dvc push` and `git push`. Nothing has been pulled from DVC's remote yet."""
+    folder = tmp_path_factory.mktemp("clone")
+    run(done, "git", "init", "-q", "--bare", str(folder / "origin.git"))
+    dvc(done, "remote", "add", "-q", "--default", "team", str(folder / "remote"))
+    run(done, "git", "commit", "-qam", "the team's remote")
+    run(done, "git", "push", "-q", str(folder / "origin.git"), "HEAD:refs/heads/main")
+    dvc(done, "push", "-q")
+    run(folder, "git", "clone", "-q", "--branch", "main", "origin.git", "clone")
+    return folder / "clone"
+
+
+def dvc(folder: Path, *words: str) -> str:
+    return run(folder, sys.executable, "-m", "dvc", *words)
+
+
+def test_clone_shows_metrics_in_a_terminals_width_when_nothing_was_pulled(clone: Path) -> None:
+    shown = dvc(clone, "metrics", "show")
+    heads, row = shown.splitlines()
+    assert heads.split() == ["Path", "accuracy", "drop_points", "size_ratio", "speedup", "val_accuracy"]
+    assert float(row.split()[1]) > 0.8
+    assert all(len(line.rstrip()) <= 80 for line in shown.splitlines())
+    assert "accuracy" in dvc(clone, "metrics", "diff", "HEAD~2")
+    assert row.split()[1] in dvc(clone, "exp", "show", "--csv")
+
+
+def test_clone_runs_nothing_when_pulled(clone: Path) -> None:
+    dvc(clone, "pull", "-q")
+    assert "Running stage" not in repro(clone)
+    assert "up to date" in dvc(clone, "status")
+    assert not run(clone, "git", "status", "--porcelain"), (
+        "dvc.lock and the metrics are as they were committed"
+    )
+
+
+def test_experiment_goes_on_from_the_journal_when_run_in_a_temporary_workspace(
+    done: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "temp"
+    shutil.copytree(done, folder)
+    printed = dvc(folder, "exp", "run", "--temp", "-n", "laxer", "-S", "select.max_drop_points=4.0")
+    ran = re.findall(r"^Running stage '(.+)':$", printed, re.MULTILINE)
+    assert set(ran) == {"press", "select", "report", "evaluate"} or set(ran) == {"press", "select", "report"}
+    assert "from the journal" in printed
+    assert "drop_points" in dvc(folder, "exp", "diff", "HEAD", "laxer")
+    assert not run(folder, "git", "status", "--porcelain")
 
 
 def _killed_after(folder: Path, stage: str, line: str) -> None:
@@ -226,7 +275,7 @@ TIMED = ("press", "evaluate", "select", "report")  # what a clock decides differ
 def test_flow_gives_the_lock_and_the_bytes_of_repro_when_run_on_the_same_data(
     done: Path, digits: Path, tmp_path: Path
 ) -> None:
-    folder = make_project(tmp_path / "flow", digits)
+    folder = with_data(tmp_path / "flow", digits)
     printed = run(folder, MODELPRESS, "run")
     assert "prune-0.5-int8" in printed
     one, two = (yaml.safe_load((p / "dvc.lock").read_text())["stages"] for p in (done, folder))

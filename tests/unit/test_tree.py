@@ -108,9 +108,16 @@ def test_packages_import_along_the_arrows_when_a_module_is_read(path: Path) -> N
         if not name_of(path).startswith(f"{tree}.") or not module or package not in arrows:
             continue
         used = [name.removeprefix(f"{tree}.") for name in imports(path) if name.startswith(f"{tree}.")]
-        # What lies beside the packages of flows are the flows themselves, which only the command line starts.
-        named = {name.partition(".")[0] for name in used if "." in name or tree == "tasks.core"}
+        named = {name.partition(".")[0] for name in used}
         assert named & set(arrows) <= arrows[package] | {package}
+        # What lies beside the packages of flows are the flows themselves, which only the command line starts.
+        beside = {name for name in used if (path.parents[1] / f"{name}.py").exists()}
+        assert not beside or package == "cli"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_is_short_when_its_lines_are_counted(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
 @pytest.mark.parametrize("tree", ARROWS)

@@ -1,4 +1,4 @@
 """The search of stage press: designs of a network (blocks, ratios, criterion, precision), and which to try next.
 
-May import all above but `tuning`. A new dimension of the search goes to `designs`.
+May import `pruning`, `quantization`, `evaluation` and what these may. A new dimension of the search goes to `designs`.
 """

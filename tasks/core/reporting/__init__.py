@@ -1,5 +1,5 @@
 """Pages for people: the report and the model card, their sections and charts, and how numbers are written.
 
-May import `common`, `config`, `data` and `evaluation`. A new section is a function beside those in `sections`, and its
+May import `evaluation` and what it may. A new section is a function beside those in `sections`, and its
 block in `templates/report.html.j2`.
 """
