@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,41 @@ from tests.integration.toy import make_toy, run
 
 ROOT = Path(__file__).parents[1]
 
-# Tests may run beside each other's child processes; a child finds the same interpreter and tools.
+# Workers of pytest-xdist take turns on the cores, and what they start stays on theirs: trainings that share cores with
+# others wait for each other's threads at every step, tens of times longer than they compute.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+# A child finds the same interpreter and tools.
 os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first: what fails in a moment is told in a moment."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+_fast_test = ""  # the name of the one that runs now, if it is not marked slow
+
+
+def _refuse_processes(event: str, _: tuple[object, ...]) -> None:
+    if _fast_test and event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
+        raise RuntimeError(f"{_fast_test} starts a process: mark it slow")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """What `make fast` runs starts no process, and so no server."""
+    global _fast_test
+    _fast_test = "" if item.get_closest_marker("slow") else item.nodeid
+    try:
+        return (yield)
+    finally:
+        _fast_test = ""
 
 
 @pytest.fixture(scope="session")

@@ -1,69 +1,23 @@
 """Each operation does what its name says, to each image on its own, and the same for the same draws."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as reference
 
-from tasks.core.augmentation import colours
 from tasks.core.augmentation.batch import BatchAugment, normalize, pixel_scale
-from tasks.core.augmentation.geometry import affine, mirror, shift
-
-N, SIDE, CLASSES = 16, 20, 3
-OPERATIONS: dict[str, dict[str, float]] = {
-    "flip_horizontal": {"probability": 0.5},
-    "flip_vertical": {"probability": 0.5},
-    "crop": {"pixels": 3},
-    "affine": {"rotate": 30.0, "scale": 0.2, "translate": 0.1},
-    "brightness": {"range": 0.5},
-    "contrast": {"range": 0.5},
-    "saturation": {"range": 0.5},
-    "hue": {"range": 0.2},
-    "randaugment": {"operations": 3, "magnitude": 0.5},
-    "trivialaugment": {"magnitude": 1.0},
-    "erase": {"probability": 1.0},
-    "mixup": {"alpha": 1.0},
-    "cutmix": {"alpha": 1.0},
-}
-MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
-
-
-def policy(channels: int, operations: dict[str, dict[str, float]]) -> dict[str, Any]:
-    return {"channel_mean": MEAN[:channels], "channel_std": STD[:channels], "operations": operations}
-
-
-def suiting(channels: int) -> dict[str, dict[str, float]]:
-    """No colour for grey images: the policy never asks for it."""
-    return {k: v for k, v in OPERATIONS.items() if channels == 3 or k not in ("saturation", "hue")}
-
-
-def images(channels: int, n: int = N, height: int = SIDE, width: int = SIDE) -> Tensor:
-    draws = torch.Generator().manual_seed(3)
-    return torch.randint(0, 256, (n, height, width, channels), dtype=torch.uint8, generator=draws)
-
-
-def apply(
-    x_NHWC: Tensor, operations: dict[str, dict[str, float]], strength: float = 1.0, seed: int = 0
-) -> tuple[Tensor, Tensor]:
-    augment = BatchAugment(policy(x_NHWC.shape[3], operations), strength)
-    labels_N = torch.arange(len(x_NHWC)) % CLASSES
-    return augment(x_NHWC, labels_N, torch.Generator().manual_seed(seed), CLASSES)
-
-
-def plain(x_NHWC: Tensor) -> Tensor:
-    channels = x_NHWC.shape[3]
-    return normalize(x_NHWC, MEAN[:channels], STD[:channels])
-
-
-def levels(x_NHWC: Tensor) -> Tensor:
-    return x_NHWC.permute(0, 3, 1, 2).float().contiguous()
-
+from tests.unit.augmentation.images import (
+    CLASSES,
+    MEAN,
+    OPERATIONS,
+    SIDE,
+    STD,
+    N,
+    apply,
+    images,
+    plain,
+    policy,
+    suiting,
+)
 
 # ---- normalisation
 
@@ -87,124 +41,6 @@ def test_normalize_gives_mean_zero_and_deviation_one_when_given_the_images_own_s
 def test_normalize_gives_zeros_when_all_pixels_are_alike() -> None:
     x_NCHW = normalize(torch.full((2, 8, 8, 1), 51, dtype=torch.uint8), [0.2], [0.0])
     assert torch.equal(x_NCHW, torch.zeros(2, 1, 8, 8))
-
-
-# ---- each operation by itself
-
-
-@pytest.mark.parametrize("axis", [1, 2])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_mirror_equals_torch_flip_when_chosen_and_changes_nothing_else(axis: int, channels: int) -> None:
-    x_NHWC, flipped_N = images(channels, height=9, width=12), torch.arange(N) % 3 == 0
-    mirrored = mirror(x_NHWC, flipped_N, axis)
-    for i in range(N):
-        assert torch.equal(mirrored[i], x_NHWC[i].flip(axis - 1) if flipped_N[i] else x_NHWC[i])
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    height=st.integers(3, 12),
-    width=st.integers(3, 12),
-    channels=st.sampled_from([1, 3]),
-    most=st.integers(1, 5),
-    data=st.data(),
-)
-def test_shift_equals_padding_and_slicing_when_moved_by_whole_pixels(
-    height: int, width: int, channels: int, most: int, data: st.DataObject
-) -> None:
-    n = 5
-    move = st.lists(st.integers(-most, most), min_size=n, max_size=n)
-    down_N, right_N = torch.tensor(data.draw(move)), torch.tensor(data.draw(move))
-    x_NHWC, fill = images(channels, n, height, width), 77
-    shifted = shift(x_NHWC, down_N, right_N, most, torch.full((channels,), fill, dtype=torch.uint8))
-    padded = F.pad(x_NHWC, (0, 0, most, most, most, most), value=fill)
-    for i in range(n):
-        top, left = most - int(down_N[i]), most - int(right_N[i])
-        assert torch.equal(shifted[i], padded[i, top : top + height, left : left + width])
-
-
-def moved(x_NHWC: Tensor, degrees: float = 0, zoom: float = 1, **others: tuple[float, float]) -> Tensor:
-    n = len(x_NHWC)
-    return affine(
-        x_NHWC.float(),
-        torch.full((n,), float(degrees)),
-        torch.full((n,), float(zoom)),
-        torch.tensor(others.get("flips", (False, False))).expand(n, 2),
-        torch.tensor(others.get("move", (0.0, 0.0))).expand(n, 2),
-    )
-
-
-@pytest.mark.parametrize("quarters", [-1, 0, 1, 2])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_affine_equals_rot90_when_the_angle_is_a_multiple_of_ninety(quarters: int, channels: int) -> None:
-    x_NHWC = images(channels)
-    wanted = torch.rot90(x_NHWC, quarters, (1, 2)).float()
-    assert (moved(x_NHWC, 90 * quarters) - wanted).abs().max() < 0.05, "of 255"
-
-
-@pytest.mark.parametrize(
-    ("flips", "axes"), [((True, False), [2]), ((False, True), [1]), ((True, True), [1, 2])]
-)
-def test_affine_equals_flip_when_it_only_flips(flips: tuple[bool, bool], axes: list[int]) -> None:
-    x_NHWC = images(3, height=9, width=14)
-    assert (moved(x_NHWC, flips=flips) - x_NHWC.flip(axes).float()).abs().max() < 0.05
-
-
-def test_affine_equals_shift_when_it_moves_by_whole_pixels_after_flipping() -> None:
-    x_NHWC = images(1, height=9, width=14)
-    right, down = torch.full((N,), 3), torch.full((N,), -2)
-    wanted = shift(x_NHWC.flip(2), down, right, 3, torch.zeros(1, dtype=torch.uint8)).float()
-    assert (moved(x_NHWC, flips=(True, False), move=(3.0, -2.0)) - wanted).abs().max() < 0.05
-
-
-@pytest.mark.parametrize(("degrees", "zoom", "move"), [(25.0, 1.0, (0, 0)), (-40.0, 1.3, (3, -2))])
-def test_affine_equals_torchvisions_when_the_image_is_not_square(
-    degrees: float, zoom: float, move: tuple[int, int]
-) -> None:
-    x_NHWC = images(3, height=16, width=24)
-    # torchvision's angles run clockwise.
-    wanted = reference.affine(
-        levels(x_NHWC), -degrees, list(move), zoom, [0.0, 0.0], reference.InterpolationMode.BILINEAR
-    ).permute(0, 2, 3, 1)
-    found = moved(x_NHWC, degrees, zoom, move=(float(move[0]), float(move[1])))
-    # At the frame torchvision multiplies with the sampled mask of what lies inside.
-    inside = moved(torch.full_like(x_NHWC, 255), degrees, zoom, move=move) > 254.9
-    assert inside.float().mean() > 0.3
-    assert (found - wanted)[inside].abs().max() < 0.1
-
-
-@pytest.mark.parametrize("factor", [0.0, 0.4, 1.0, 1.7])
-@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_colour_equals_torchvisions_when_the_factor_is_the_same(
-    name: str, factor: float, channels: int
-) -> None:
-    if channels == 1 and name == "saturation":
-        pytest.skip("grey images have none")
-    change: Callable[[Tensor, Tensor], Tensor] = getattr(colours, name)
-    x_NCHW = levels(images(channels))
-    wanted = getattr(reference, f"adjust_{name}")(x_NCHW / 255, factor) * 255
-    assert (change(x_NCHW, torch.full((N,), factor)) - wanted).abs().max() < 0.05
-
-
-@pytest.mark.parametrize("turn", [-0.5, -0.2, 0.0, 0.1, 0.5])
-def test_hue_equals_torchvisions_when_the_turn_is_the_same(turn: float) -> None:
-    x_NHWC = images(3)
-    x_NHWC[0, ..., 1:] = x_NHWC[0, ..., :1]  # grey, where hue is not defined
-    x_NCHW = levels(x_NHWC)
-    wanted = reference.adjust_hue(x_NCHW / 255, turn) * 255
-    found = colours.hue(x_NCHW, torch.full((N,), turn))
-    assert (found - wanted).abs().max() < 0.05
-    assert torch.equal(found[0], x_NCHW[0])
-
-
-@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
-def test_colour_takes_each_images_own_factor_when_factors_differ(name: str) -> None:
-    change: Callable[[Tensor, Tensor], Tensor] = getattr(colours, name)
-    x_NCHW, factor_N = levels(images(3)), torch.linspace(0.1, 0.45, N)
-    together = change(x_NCHW, factor_N)
-    alone = [change(x_NCHW[i : i + 1], factor_N[i : i + 1])[0] for i in range(N)]
-    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-5, atol=1e-3)
 
 
 # ---- a policy
