@@ -17,9 +17,9 @@ test: .venv/test  ## lint, types and all tests
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest
+	pytest -n 3 --dist loadfile
 
-fast: .venv/test  ## the tests that take seconds
+fast: .venv/test  ## the tests that start no process
 	pytest -m "not slow"
 
 ui: .venv/run  ## the Prefect and MLflow servers, on loopback
