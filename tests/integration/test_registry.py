@@ -23,7 +23,7 @@ from tasks.core.runtime.promise import COMPANIONS, MODEL
 from tasks.start import start
 from tests.builders import SLOW_ROWS, rows_model, ship
 from tests.integration.toy import modelpress
-from tests.unit.flows.test_gate import replaced
+from tests.unit.registry.test_gate import replaced
 
 pytestmark = pytest.mark.slow
 

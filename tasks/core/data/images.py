@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = npt.NDArray[np.uint8]
 
-EXTENSIONS = frozenset((b".png", b".jpg", b".jpeg", b".bmp", b".gif", b".webp", b".tif", b".tiff"))
-# The content decides, not the extension; and no other decoder is ever started on a file.
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+# A file that has the extension of one of these may hold any other of them: the content decides. A rarer format is
+# looked for only where the extension says so, as many have no signature of their own and would take damaged files.
+COMMON = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+# What Pillow knows and is not taken, with the reason. No decoder of these is ever started.
+REFUSED = {
+    "EPS": "a program, which Ghostscript would have to run",
+    "WMF": "a drawing, which Windows would have to draw",
+    "BUFR": "Pillow has no decoder of its own",
+    "GRIB": "Pillow has no decoder of its own",
+    "HDF5": "Pillow has no decoder of its own",
+    "MPEG": "a film, of which Pillow reads the header alone",
+    "IPTC": "notes about an image, and files of any kind within",
+    "FITS": "measurements, whose range is unknown; it may be packed without a bound",
+}
 GREY_MODES = frozenset(("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"))
 # What PIL's decoders raise on damaged files; a test feeds them thousands of those.
 DAMAGED = (
@@ -48,6 +60,22 @@ RULES = [
     "Of 16-bit values, the upper 8 bits are kept; 32-bit and real values are left out, for their range "
     "is unknown.",
 ]
+
+
+@cache
+def formats() -> dict[str, tuple[str, ...]]:
+    """What a file may hold, by its extension: every format that Pillow opens here, less those REFUSED."""
+    taken = {
+        extension: format
+        for extension, format in Image.registered_extensions().items()
+        if format in Image.OPEN and format not in REFUSED
+    }
+    return {extension: tuple(dict.fromkeys((format, *COMMON))) for extension, format in taken.items()}
+
+
+def extension(path: bytes) -> str:
+    """What begins with the last dot of a file's name, in lower case."""
+    return os.fsdecode(path[path.rfind(b".") :]).lower()
 
 
 class Unusable(Exception):
@@ -181,7 +209,7 @@ def _opened(path: bytes, max_pixels: int) -> Iterator[Image.Image]:
         with Path(os.fsdecode(path)).open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise Unusable("empty file")
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(file, formats=formats().get(extension(path), COMMON)) as image:
                 if image.width * image.height > max_pixels:
                     raise Unusable(TOO_LARGE)
                 if image.mode in ("I", "F"):

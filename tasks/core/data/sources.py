@@ -6,8 +6,10 @@ compactly (a path, four bytes of label, one of split an image), since there may 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from array import array
 from collections import Counter
 from dataclasses import dataclass
@@ -17,12 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.common.errors import BadInput
-from tasks.core.data.images import EXTENSIONS
+from tasks.core.data.images import extension, formats
 
 SPLITS = ("train", "val", "test")
 TRAIN, VAL, TEST = range(3)
 OPEN = -1  # of a split: still to be drawn
 NOT_AN_IMAGE = "not an image by its extension"
+NOT_A_FILE = "not a regular file"
+LOOP = "link that loops"
 _SPLIT_NAMES = {b"train": TRAIN, b"val": VAL, b"valid": VAL, b"validation": VAL, b"test": TEST}
 _LISTED = 1000  # so many of what is left out are named, all are counted
 
@@ -138,7 +142,7 @@ class _Scan:
 
     def __init__(self, folder: Path) -> None:
         self.root = os.fsencode(folder) + b"/"
-        self.real_root = folder.resolve()
+        self.real_root = Path(os.path.realpath(folder))
         self.paths = Paths()
         self.labels = array("i")
         self.splits = array("b")
@@ -175,6 +179,11 @@ class _Scan:
         try:
             with os.scandir(self.root + folder) as entries:
                 found = [self._entry(entry) for entry in entries]
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not folder:
+                raise BadInput(f"{show(self.root)}: cannot be read ({error.strerror})") from None
+            self.left_out.add(show(folder), "folder that vanished while it was read")
+            return []
         except OSError as error:
             raise BadInput(f"{show(self.root + folder)}: cannot be read ({error.strerror})") from None
         return sorted(found, key=lambda entry: entry.name + b"/" if entry.is_folder else entry.name)
@@ -186,22 +195,32 @@ class _Scan:
         if entry.is_dir(follow_symlinks=False):
             return _Entry(name, True)
         if entry.is_symlink():
-            end = Path(os.fsdecode(entry.path)).resolve()
-            if not end.is_relative_to(self.real_root):
-                return _Entry(name, False, "link that leaves the folder")
-            if not end.is_file():
-                return _Entry(name, False, "link to a folder or to nothing")
+            if refusal := self._refuses_link(Path(os.fsdecode(entry.path))):
+                return _Entry(name, False, refusal)
         elif not entry.is_file():
-            return _Entry(name, False, "not a regular file")
-        if name[name.rfind(b".") :].lower() not in EXTENSIONS:
-            return _Entry(name, False, NOT_AN_IMAGE)
-        return _Entry(name, False)
+            return _Entry(name, False, NOT_A_FILE)
+        return _Entry(name, False, "" if extension(name) in formats() else NOT_AN_IMAGE)
+
+    def _refuses_link(self, link: Path) -> str:
+        """Why a symbolic link is not followed; nothing where it leads to a file inside the folder."""
+        end = Path(os.path.realpath(link))  # unlike resolve(), not at a loss where links go round in a circle
+        if not end.is_relative_to(self.real_root):
+            return "link that leaves the folder"
+        try:
+            mode = link.stat().st_mode
+        except OSError as error:
+            return LOOP if error.errno == errno.ELOOP else "link to nothing"
+        if stat.S_ISDIR(mode):
+            return LOOP if Path(os.path.realpath(link.parent)).is_relative_to(end) else "link to a folder"
+        return "" if stat.S_ISREG(mode) else NOT_A_FILE
 
     def result(self) -> Found:
         """What was found, with classes in the order of their names and empty ones gone."""
         labels_N = np.frombuffer(self.labels, np.int32)
         images = np.bincount(labels_N, minlength=len(self.met))
         ordered = sorted(name for name, label in self.met.items() if images[label])
+        if alike := [name for name, times in Counter(map(show, ordered)).items() if times > 1]:
+            raise BadInput(f"{show(self.root)}: two class folders are both shown as {alike[0]}; rename one")
         new_label = {name: label for label, name in enumerate(ordered)}
         relabel = np.array([new_label.get(name, -1) for name in self.met], np.int32)
         return Found(

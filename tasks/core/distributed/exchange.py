@@ -27,7 +27,8 @@ def gathering(world: World) -> Iterator[Gather]:
     length of the block."""
     if world.on_one_cpu:
         with _neighbours(world) as neighbours:
-            yield neighbours.gather
+            # As a decorator it would import the compiler, a second, into every process that trains.
+            yield torch.compiler.disable(neighbours.gather)  # type: ignore[no-untyped-call]
     else:
         yield _gather
 
@@ -44,7 +45,6 @@ class _Neighbours:
     def __init__(self, rank: int, others: dict[int, socket.socket]) -> None:
         self._rank, self._others = rank, others
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def gather(self, own: Tensor) -> Tensor:
         """Those of all ranks, [R, *own.shape].
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import warnings
 import zlib
@@ -21,7 +22,7 @@ from tasks.core.common.errors import BadInput
 from tasks.core.data import images
 from tasks.core.data.idx import has_idx, open_idx
 from tasks.core.data.images import DecodeJob, Header, HeaderJob, PixelsJob, Target
-from tasks.core.data.sources import OPEN, TEST, TRAIN, VAL, Found, find_images
+from tasks.core.data.sources import OPEN, TEST, TRAIN, VAL, Found, _Scan, find_images
 
 RNG = np.random.default_rng(0)
 RGB_HWC = RNG.integers(0, 256, (12, 12, 3), dtype=np.uint8)
@@ -132,15 +133,49 @@ def test_find_images_follows_links_only_to_files_inside_the_folder(tmp_path: Pat
     (source / "a" / "in.png").symlink_to(source / "b" / "1.png")
     (source / "a" / "out.png").symlink_to(outside / "2.png")
     (source / "a" / "folder").symlink_to(source / "b")
-    (source / "a" / "loop").symlink_to(source)
+    (source / "a" / "parent").symlink_to(source)
+    (source / "a" / "itself.png").symlink_to(source / "a" / "itself.png")
+    (source / "a" / "there.png").symlink_to(source / "a" / "and back.png")
+    (source / "a" / "and back.png").symlink_to(source / "a" / "there.png")
+    os.mkfifo(source / "b" / "queue")
+    (source / "a" / "queue.png").symlink_to(source / "b" / "queue")
     (source / "a" / "dangling.png").symlink_to(source / "nowhere.png")
     (source / "c").symlink_to(outside)
     found = find_images(source)
     assert [path for path, _, _ in listed(found)] == ["a/1.png", "a/in.png", "b/1.png"]
     assert found.left_out.counts == {
         "link that leaves the folder": 2,
-        "link to a folder or to nothing": 3,
+        "link to a folder": 1,
+        "link to nothing": 1,
+        "link that loops": 4,
+        "not a regular file": 2,
     }
+
+
+def test_find_images_is_refused_when_two_class_folders_look_alike(tmp_path: Path) -> None:
+    tree(tmp_path, r"caf\xe9/1.png")
+    odd = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(odd)  # noqa: PTH102
+    Path(os.fsdecode(odd + b"/2.png")).write_bytes(b"x")
+    with pytest.raises(BadInput, match=r"two class folders are both shown as caf\\xe9; rename one"):
+        find_images(tmp_path)
+
+
+def test_find_images_goes_on_when_a_folder_vanishes_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree(tmp_path, "a/1.png", "a/inner/2.png", "b/1.png")
+    listing = _Scan.listing
+
+    def late(scan: _Scan, folder: bytes) -> Any:
+        if folder == b"a/inner/":
+            shutil.rmtree(tmp_path / "a" / "inner")
+        return listing(scan, folder)
+
+    monkeypatch.setattr(_Scan, "listing", late)
+    found = find_images(tmp_path)
+    assert [path for path, _, _ in listed(found)] == ["a/1.png", "b/1.png"]
+    assert found.left_out.listed == [{"path": "a/inner/", "reason": "folder that vanished while it was read"}]
 
 
 def test_find_images_keeps_names_when_they_hold_unicode_blanks_and_foreign_bytes(tmp_path: Path) -> None:
@@ -433,3 +468,34 @@ def test_convert_resizes_and_repeats_channels_when_the_target_differs(tmp_path: 
     written = np.fromfile(rows, np.uint8).reshape(4, *target.shape)
     assert [int(row.min()) for row in written] == [0, 10, 20, 30]
     assert [int(row.max()) for row in written] == [0, 10, 20, 30]
+
+
+# --- formats ----------------------------------------------
+
+
+def test_formats_are_what_pillow_opens_less_those_refused_when_asked() -> None:
+    taken = {names[0] for names in images.formats().values()}
+    assert {"AVIF", "JPEG2000", "PNG", "TGA", "PPM"} <= taken
+    assert not taken & set(images.REFUSED)
+    with_extension = set(Image.registered_extensions().values())
+    assert taken | set(images.REFUSED) >= set(Image.OPEN) & with_extension
+    assert set(images.REFUSED) <= set(Image.OPEN), "Pillow no longer knows one that is refused"
+
+
+@pytest.mark.parametrize("extension", ["avif", "jp2", "tga", "ppm", "pcx", "sgi", "ico", "dds", "qoi"])
+def test_image_is_decoded_when_pillow_knows_its_format(extension: str, tmp_path: Path) -> None:
+    path = tmp_path / "a" / f"picture.{extension}"
+    path.parent.mkdir()
+    side = 16 if extension == "ico" else 12
+    Image.fromarray(RGB_HWC).resize((side, side)).save(path)
+    assert [name for name, _, _ in listed(find_images(tmp_path))] == [f"a/picture.{extension}"]
+    pixels = decode(path, Target(side, side, 3))
+    assert not isinstance(pixels, str)
+    assert np.abs(pixels.astype(int) - np.asarray(Image.open(path).convert("RGB"), int)).max() == 0
+
+
+@pytest.mark.parametrize("extension", ["eps", "png"])
+def test_no_program_is_run_when_a_file_holds_postscript(extension: str, tmp_path: Path) -> None:
+    path = tmp_path / f"drawing.{extension}"
+    Image.fromarray(RGB_HWC).save(path, "EPS")
+    assert decode(path, Target(12, 12, 3)) == "no image in a known format"
