@@ -19,8 +19,8 @@ test: .venv/test  ## lint, types and all tests
 	mypy
 	pytest -n 3 --dist loadfile
 
-fast: .venv/test  ## the tests that start no process
-	pytest -m "not slow"
+fast: .venv/test  ## the tests that start no process and no server
+	pytest -n 2 -m "not slow" tests/unit
 
 ui: .venv/run  ## the Prefect and MLflow servers, on loopback
 	modelpress ui

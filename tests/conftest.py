@@ -15,6 +15,7 @@ import pytest
 from tests.integration.toy import make_toy, run
 
 ROOT = Path(__file__).parents[1]
+INTEGRATION = ROOT / "tests" / "integration"
 
 # Workers of pytest-xdist take turns on the cores, and what they start stays on theirs: trainings that share cores with
 # others wait for each other's threads at every step, tens of times longer than they compute.
@@ -27,7 +28,10 @@ os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: what fails in a moment is told in a moment."""
+    """Fast tests first: what fails in a moment is told in a moment. What lies in integration starts processes."""
+    for item in items:
+        if INTEGRATION in item.path.parents:
+            item.add_marker("slow")
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 

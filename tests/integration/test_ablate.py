@@ -18,7 +18,6 @@ from mlflow.entities import Run
 from tests.integration.project import make_project, run
 from tests.integration.toy import environment
 
-pytestmark = pytest.mark.slow
 MODELPRESS = str(Path(sys.executable).parent / "modelpress")
 ASKED = ["crop", "cosine schedule", "pruning", "quantization"]
 

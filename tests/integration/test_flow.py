@@ -149,7 +149,6 @@ def _check_artifacts(api: dict[str, str], flow_run: dict[str, Any]) -> None:
     assert "| prune@0.5 | ran |" in artifacts["summary"]["data"]
 
 
-@pytest.mark.slow
 def test_run_restores_a_stage_when_its_output_is_missing(done: Path, api: dict[str, str]) -> None:
     lock = (done / "dvc.lock").read_bytes()
     shutil.rmtree(done / "data/train")
@@ -163,7 +162,6 @@ def test_run_restores_a_stage_when_its_output_is_missing(done: Path, api: dict[s
     assert train.data.tags["modelpress.made_by"] == "unknown"  # dvc repro made it, without MLflow
 
 
-@pytest.mark.slow
 def test_run_changes_params_as_dvc_does_and_drops_stale_candidates_when_overridden(
     done: Path, tmp_path: Path, api: dict[str, str]
 ) -> None:
@@ -178,7 +176,6 @@ def test_run_changes_params_as_dvc_does_and_drops_stale_candidates_when_overridd
     assert "prune@0.5" not in output
 
 
-@pytest.mark.slow
 def test_flow_is_red_and_dependants_are_not_run_when_a_stage_fails(toy: Path, api: dict[str, str]) -> None:
     failed = modelpress(toy, "run", TOY_FAIL="prune@0.5=1", **api)
     assert failed.returncode == 1
@@ -204,14 +201,12 @@ def test_flow_is_red_and_dependants_are_not_run_when_a_stage_fails(toy: Path, ap
     assert {n: s for n, s in states(api).items() if s == "Completed"}.keys() == {"prune@0.5", "evaluate"}
 
 
-@pytest.mark.slow
 def test_run_exits_2_with_the_stage_s_line_when_its_input_is_bad(toy: Path, api: dict[str, str]) -> None:
     done = modelpress(toy, "run", TOY_FAIL="ingest=2", **api)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "ingest: this cannot work" in done.stderr
 
 
-@pytest.mark.slow
 def test_stage_is_tried_again_when_a_signal_killed_it(toy: Path, api: dict[str, str]) -> None:
     modelpress(toy, "run", check=True, TOY_FAIL="train=-9", **api)
     runs = task_runs(api, last_flow_run(api)["id"], len(STAGES))
@@ -219,7 +214,6 @@ def test_stage_is_tried_again_when_a_signal_killed_it(toy: Path, api: dict[str, 
     assert runs["ingest"]["run_count"] == 1
 
 
-@pytest.mark.slow
 def test_stage_fails_when_it_takes_longer_than_the_timeout(toy: Path, api: dict[str, str]) -> None:
     done = modelpress(toy, "run", "--timeout", "6", TOY_SLEEP="train=120", **api)
     assert done.returncode == 1
@@ -227,7 +221,6 @@ def test_stage_fails_when_it_takes_longer_than_the_timeout(toy: Path, api: dict[
     wait_for(lambda: has_ended(int((toy / "sleeping").read_text())))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_nothing_lives_on_and_nothing_is_half_written_when_a_run_is_stopped(
     toy: Path, api: dict[str, str], number: signal.Signals, code: int
@@ -242,7 +235,6 @@ def test_nothing_lives_on_and_nothing_is_half_written_when_a_run_is_stopped(
     assert not (toy / "data/train").exists()
 
 
-@pytest.mark.slow
 def test_second_run_is_refused_until_the_first_is_killed_and_then_goes_on(
     toy: Path, reproduced: Path, api: dict[str, str]
 ) -> None:
@@ -262,7 +254,6 @@ def test_second_run_is_refused_until_the_first_is_killed_and_then_goes_on(
     assert (toy / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
 
 
-@pytest.mark.slow
 def test_run_is_in_the_ui_afterwards_when_it_had_a_server_of_its_own(done: Path) -> None:
     first = modelpress(done, "run", check=True)
     (line,) = [line for line in first.stdout.splitlines() if "this one: " in line]
@@ -272,7 +263,6 @@ def test_run_is_in_the_ui_afterwards_when_it_had_a_server_of_its_own(done: Path)
         assert set(states(api).values()) == {"Cached"}
 
 
-@pytest.mark.slow
 def test_run_uses_the_server_of_modelpress_ui_when_it_is_up(done: Path) -> None:
     with servers.bind(0) as one, servers.bind(0) as other:
         prefect, mlflow = one.getsockname()[1], other.getsockname()[1]

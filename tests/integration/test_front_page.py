@@ -17,8 +17,6 @@ from tasks.core.tracking.mirror import Tracker
 from tests.builders import build
 from tests.integration.conftest import Browser
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:

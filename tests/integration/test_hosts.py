@@ -18,7 +18,6 @@ import pytest
 from tests.integration.project import make_project, repro
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(
         os.geteuid() != 0 or shutil.which("ip") is None, reason="makes network namespaces: needs root"
     ),

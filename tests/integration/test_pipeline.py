@@ -20,7 +20,6 @@ import yaml
 
 from tests.integration.project import make_project, repro, run, with_data
 
-pytestmark = pytest.mark.slow
 MODELPRESS = str(Path(sys.executable).parent / "modelpress")
 
 

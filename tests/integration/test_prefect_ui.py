@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.integration.conftest import Browser
 from tests.integration.toy import ask, last_flow_run, modelpress, task_runs
-
-pytestmark = pytest.mark.slow
 
 STAGES = ["ingest", "train", "prune@0.5", "prune@0.25", "evaluate"]
 

@@ -25,8 +25,6 @@ from tests.builders import SLOW_ROWS, rows_model, ship
 from tests.integration.toy import modelpress
 from tests.unit.registry.test_gate import replaced
 
-pytestmark = pytest.mark.slow
-
 NAME = "rows"
 METRICS: dict[str, Any] = {"selected": "dense-int8", "accuracy": 0.9, "passed": True, "reason": "The bar."}
 

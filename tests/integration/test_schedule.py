@@ -15,8 +15,6 @@ import pytest
 
 from tests.integration.toy import ROOT, ask, environment, modelpress, prefect_server
 
-pytestmark = pytest.mark.slow
-
 EVERY_S = 15
 
 

@@ -26,7 +26,6 @@ from tasks.core.tuning.studies import STORAGE
 from tests.integration.postgresql import PASSWORD, postgresql
 from tests.integration.project import make_project, repro, run
 
-pytestmark = pytest.mark.slow
 MODELPRESS = str(Path(sys.executable).parent / "modelpress")
 SPACE = {"lr": {"low": 0.02, "high": 0.2, "log": True}, "dropout": {"low": 0.0, "high": 0.3}}
 STAGE = [

@@ -10,6 +10,8 @@ from tasks.core.config.params import EvaluateParams
 from tasks.evaluate import evaluate
 from tests.builders import rows_model
 
+pytestmark = pytest.mark.slow  # processes
+
 
 def test_evaluate_writes_the_proof_of_every_candidate_when_run(tmp_path: Path) -> None:
     """On rows of grey of which one is bright: dense is always right, the other candidate never about

@@ -127,6 +127,7 @@ def test_fetch_unpacks_the_installed_package(
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["set"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_lists", [False, True])
 def test_fetch_unpacks_the_package_without_installing_it(
     tmp_path: Path, apt: Path, only: Callable[..., None], has_lists: bool
@@ -191,6 +192,7 @@ def test_fetch_puts_it_right_when_a_file_there_is_damaged(
     assert written(folder) == {**CONTENT, "notes.txt": b"mine"}
 
 
+@pytest.mark.slow
 def test_fetch_says_why_when_apt_fails(tmp_path: Path, apt: Path, only: Callable[..., None]) -> None:
     only(DEBIAN)
     (apt / "apt-get").write_text("#!/bin/sh\necho 'W: hm' >&2; echo 'E: no such package' >&2; exit 100\n")
@@ -198,6 +200,7 @@ def test_fetch_says_why_when_apt_fails(tmp_path: Path, apt: Path, only: Callable
         fetch_fashion_mnist(tmp_path / "set", print)
 
 
+@pytest.mark.slow
 def test_fetch_gives_up_when_apt_takes_too_long(
     tmp_path: Path, apt: Path, only: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

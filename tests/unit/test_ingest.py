@@ -298,6 +298,7 @@ def test_ingest_refuses_when_a_class_is_only_tested(tmp_path: Path, rng: np.rand
 # --- as a command ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_command_ends_with_0_and_prints_plain_progress(source: Path, tmp_path: Path) -> None:
     done = command(source, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -309,6 +310,7 @@ def test_command_ends_with_0_and_prints_plain_progress(source: Path, tmp_path: P
     assert not (tmp_path / "out" / "rows.partial").exists()
 
 
+@pytest.mark.slow
 def test_command_ends_with_2_and_one_line_when_input_is_bad(tmp_path: Path) -> None:
     done = command(tmp_path / "nowhere", tmp_path)
     assert done.returncode == 2
@@ -317,6 +319,7 @@ def test_command_ends_with_2_and_one_line_when_input_is_bad(tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_command_stays_silent_when_files_are_damaged(source: Path, tmp_path: Path) -> None:
     for i, compression in enumerate(("tiff_lzw", "tiff_deflate", "jpeg")):
         path = source / "a" / f"{i}.tif"
@@ -331,6 +334,7 @@ def test_command_stays_silent_when_files_are_damaged(source: Path, tmp_path: Pat
 NAMESPACES = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NAMESPACES, reason="no user namespaces, so no small file system to fill")
 @pytest.mark.parametrize("size", ["4k", "12k"])  # too small for the rows; for the arrays
 def test_command_ends_with_1_and_nothing_half_written_when_the_disk_is_full(
@@ -377,6 +381,7 @@ def test_workers_fail_clearly_when_a_process_is_killed() -> None:
         list(workers.map(os._exit, [9]))
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed() -> None:
     code = "from tasks.core.common.workers import Workers; import os, time\n" + (
         "if __name__ == '__main__':\n"

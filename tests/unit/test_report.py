@@ -266,6 +266,7 @@ def test_missing_input_is_bad_input_when_a_stage_was_not_run(tmp_path: Path) -> 
         report(ReportParams(), out=tmp_path, **folders.report)
 
 
+@pytest.mark.slow
 def test_command_line_makes_both_outputs_when_given_the_folders(tmp_path: Path) -> None:
     folders = build(tmp_path / "data")
     for stage, paths in (("select", folders.select), ("report", folders.report)):
@@ -282,6 +283,7 @@ def test_command_line_makes_both_outputs_when_given_the_folders(tmp_path: Path) 
     assert (tmp_path / "data" / "report" / "report.html").stat().st_size > 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "needed"), [("select", ["onnxruntime"]), ("report", [])])
 def test_heavy_libraries_stay_out_when_the_stage_is_imported(stage: str, needed: list[str]) -> None:
     heavy = "{'torch', 'matplotlib', 'pandas', 'sklearn', 'onnx', 'onnxruntime', 'mlflow', 'dvc', 'prefect'}"

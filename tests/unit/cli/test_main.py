@@ -19,6 +19,8 @@ from tasks.core.config.params_file import Pipeline
 from tests.builders import rows_model
 from tests.integration.toy import ROOT, environment, modelpress
 
+pytestmark = pytest.mark.slow  # processes
+
 SMALLEST = {"ingest": {"source": "x"}, "prune": {"ratios": [0.5]}, "quantize": {"schemes": ["fp32"]}}
 HEAVY = ("torch", "prefect", "mlflow", "dvc", "onnxruntime", "numpy", "pydantic", "rich")
 

@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tasks.core.tuning.studies import take
 from tests.unit.tuning.test_studies import open_study, search
+
+pytestmark = pytest.mark.slow  # processes
 
 HOLD = """
 import sys, time

@@ -11,6 +11,8 @@ import pytest
 
 from tasks.core.common.kept import MOST, kept, of_checkout
 
+pytestmark = pytest.mark.slow  # processes
+
 HOLD = """
 import sys
 from pathlib import Path

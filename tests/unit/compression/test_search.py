@@ -17,6 +17,8 @@ from tasks.core.pruning.channels import find_groups
 from tasks.core.quantization.schemes import Source
 from tests.networks import SHAPE, source_of
 
+pytestmark = pytest.mark.slow  # graphs are exported
+
 PARAMS = PressParams(trials=30, images=100, criteria=["l2"])
 ANY = SelectParams()
 
@@ -83,7 +85,6 @@ def test_design_is_smaller_when_a_block_leaves(bench: Bench) -> None:
     assert without.size_bytes < 0.95 * whole.size_bytes
 
 
-@pytest.mark.slow
 def test_search_tries_relu_for_smooth_activations_when_the_network_has_some(tmp_path: Path) -> None:
     source = source_of("mobilenet_v3_small")
     bench = Bench(source, ["l2"], 8, 200, 0)

@@ -12,6 +12,8 @@ from torch import distributed, multiprocessing
 from tasks.core.distributed.exchange import Gather, gathering
 from tasks.core.distributed.world import TIMEOUT, World
 
+pytestmark = pytest.mark.slow  # processes
+
 RANKS = 3
 
 

@@ -21,6 +21,8 @@ from tasks.core.training.loop import epochs
 from tasks.core.training.optimizer import Recipe
 from tests.unit.training.test_loop import POLICY, TRAIN, VAL, network, same
 
+pytestmark = pytest.mark.slow  # processes
+
 FIRST_STEPS = Recipe(epochs=1, batch_size=32, lr=0.05)
 RECIPE = Recipe(epochs=2, batch_size=32, lr=0.05, ema_decay=0.9, label_smoothing=0.1, clip_norm=5.0)
 

@@ -10,6 +10,8 @@ import pytest
 from flows.engine import dag
 from tasks.core.common.errors import BadInput
 
+pytestmark = pytest.mark.slow  # processes
+
 
 def test_read_gives_edges_and_order_when_stages_form_a_matrix(done: Path) -> None:
     stages = {stage.name: stage for stage in dag.read(done).stages}

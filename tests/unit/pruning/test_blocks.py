@@ -16,6 +16,8 @@ from tasks.core.runtime.export import INPUT, export, refill
 from tasks.core.runtime.session import session
 from tests.networks import SHAPE, source_of
 
+pytestmark = pytest.mark.slow  # graphs are exported
+
 MEAN, STD = [100 / 255], [1 / (255 * 0.015)]
 
 
@@ -40,7 +42,6 @@ def test_blocks_are_those_beside_a_shortcut_when_the_network_is_residual() -> No
     assert find_blocks(model, export(model, SHAPE), SHAPE) == [Block("blocks.0")]
 
 
-@pytest.mark.slow
 def test_blocks_are_gates_and_residual_blocks_when_the_network_has_both() -> None:
     model = network("mobilenet_v3_small")
     blocks = find_blocks(model, export(model, SHAPE), SHAPE)
@@ -61,10 +62,8 @@ def test_no_branch_is_found_when_both_sides_of_a_sum_compute_something() -> None
     ("arch", "gone"),
     [
         ("resnet_small", ["blocks.0"]),
-        pytest.param("resnet18", ["layer1.0", "layer1.1", "layer4.1"], marks=pytest.mark.slow),
-        pytest.param(
-            "mobilenet_v3_small", ["features.4.block.2", "features.5", "features.6"], marks=pytest.mark.slow
-        ),
+        pytest.param("resnet18", ["layer1.0", "layer1.1", "layer4.1"]),
+        pytest.param("mobilenet_v3_small", ["features.4.block.2", "features.5", "features.6"]),
     ],
 )
 def test_refilled_graph_computes_what_the_network_does_when_blocks_and_channels_are_gone(
@@ -83,7 +82,6 @@ def test_refilled_graph_computes_what_the_network_does_when_blocks_and_channels_
     assert logits(refill(graph, smaller), x_NCHW) == pytest.approx(wanted, abs=1e-3)
 
 
-@pytest.mark.slow
 def test_network_keeps_its_answers_when_a_gate_becomes_its_mean() -> None:
     source = source_of("mobilenet_v3_small")
     model, val = source.network, source.dataset.val

@@ -11,8 +11,9 @@ from tasks.core.runtime.session import predict, session
 from tasks.core.runtime.weights import WEIGHTED
 from tests.networks import source_of
 
+pytestmark = pytest.mark.slow  # graphs are exported
 
-@pytest.mark.slow
+
 def test_means_and_logits_come_closer_to_the_float_graphs_when_biases_are_corrected() -> None:
     source = source_of("mobilenet_v3_small")
     head = classifier(source.graph)

@@ -14,6 +14,8 @@ from tasks.core.quantization.schemes import Made, Source
 from tasks.core.runtime.export import export
 from tests.networks import SHAPE, source_of
 
+pytestmark = pytest.mark.slow  # graphs are exported
+
 
 @pytest.fixture(scope="module")
 def source() -> Source:

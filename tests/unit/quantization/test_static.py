@@ -30,6 +30,8 @@ from tasks.core.runtime.session import predict, session
 from tasks.core.runtime.weights import WEIGHTED, packed_size, sparsity
 from tests.networks import SHAPE, source_of
 
+pytestmark = pytest.mark.slow  # graphs are exported
+
 STATIC = ["int8", "int8_mixed", "int8_qat"]
 
 
@@ -195,7 +197,6 @@ def test_sparsity_and_packed_size_tell_when_a_network_has_zeros(
     assert len(sparse) == pytest.approx(len(dense), rel=0.02)
 
 
-@pytest.mark.slow
 def test_training_the_int8_graph_recovers_the_logits_when_weights_were_spoiled(source: Source) -> None:
     spoiled = copy.deepcopy(source.graph)
     for initializer in spoiled.graph.initializer:
@@ -213,7 +214,6 @@ def test_training_the_int8_graph_recovers_the_logits_when_weights_were_spoiled(s
     assert after < 0.5 * before
 
 
-@pytest.mark.slow
 def test_the_untrained_int8_graph_is_kept_when_training_made_it_worse(source: Source) -> None:
     made = SCHEMES["int8_qat"](variant(source, qat_lr=0.5))
     assert re.match(r"training in int8 led from \d+\.\d\d% to .*lower quantize\.qat_lr", made.warning)
@@ -221,7 +221,6 @@ def test_the_untrained_int8_graph_is_kept_when_training_made_it_worse(source: So
     assert (logits(source, made) == logits(source, untrained)).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["mobilenet_v3_small", "efficientnet_b0"])
 def test_depthwise_nets_keep_their_accuracy_when_quantized(arch: str) -> None:
     source = source_of(arch)

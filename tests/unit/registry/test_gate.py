@@ -70,6 +70,7 @@ def test_accuracy_holds_when_fewer_than_one_prediction_in_a_hundred_differs(mode
     assert checked.holds
 
 
+@pytest.mark.slow
 def test_speed_does_not_hold_when_the_model_is_as_slow_as_the_reference(tmp_path: Path) -> None:
     checked = check(ship(tmp_path, SLOW_ROWS))
     assert (checked.accuracy_holds, checked.speed_holds) == (True, False)
@@ -83,6 +84,7 @@ def test_speedup_is_enough_when_it_is_faster_than_asked(tmp_path: Path) -> None:
     assert check(model, enough=1.0).holds
 
 
+@pytest.mark.slow
 def test_slower_model_is_held_to_its_own_promise_when_none_was_faster(tmp_path: Path) -> None:
     """The smallest model may be slower than the reference, and says so."""
     model = ship(tmp_path, rows_model(work=100_000), speedup=0.5)
@@ -132,6 +134,7 @@ def test_model_is_checked_under_another_name_when_it_was_renamed(model: Path) ->
     assert check(model.rename(model.with_name("shoes.onnx"))).holds
 
 
+@pytest.mark.slow
 def test_command_exits_0_with_a_table_when_the_promise_holds(model: Path, tmp_path: Path) -> None:
     done = modelpress(tmp_path, "check", "select/model.onnx", check=True)
     lines = [line.split() for line in done.stdout.splitlines()]
@@ -142,6 +145,7 @@ def test_command_exits_0_with_a_table_when_the_promise_holds(model: Path, tmp_pa
     assert done.stdout.splitlines()[-1].startswith("What was promised holds here")
 
 
+@pytest.mark.slow
 def test_command_exits_1_with_the_verdict_when_the_promise_does_not_hold(tmp_path: Path) -> None:
     ship(tmp_path, SLOW_ROWS)
     done = modelpress(tmp_path, "check", "model.onnx")
@@ -151,6 +155,7 @@ def test_command_exits_1_with_the_verdict_when_the_promise_does_not_hold(tmp_pat
     assert [line[-1] for line in lines if line[:2] == ["times", "faster"]] == ["no"]
 
 
+@pytest.mark.slow
 def test_command_prints_json_when_asked(model: Path, tmp_path: Path) -> None:
     assert json.loads(modelpress(tmp_path, "check", "select/model.onnx", "--json").stdout)["holds"] is True
     replaced(model, rows_model(bias=40.0))
@@ -162,12 +167,14 @@ def test_command_prints_json_when_asked(model: Path, tmp_path: Path) -> None:
     assert content["here"]["agreement"] < AGREEMENT
 
 
+@pytest.mark.slow
 def test_command_exits_2_and_names_the_file_when_there_is_no_model(tmp_path: Path) -> None:
     done = modelpress(tmp_path, "check", "model.onnx")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "model.onnx: no such file" in done.stderr
 
 
+@pytest.mark.slow
 def test_file_is_checked_without_torch_and_mlflow_when_run_as_a_command(model: Path) -> None:
     heavy = {"torch", "mlflow", "prefect", "dvc", "pandas", "pydantic", "sklearn"}
     code = f"""
@@ -182,6 +189,7 @@ except SystemExit as end:
     assert done.stdout.splitlines()[-1] == "0 set()"
 
 
+@pytest.mark.slow
 def test_rules_are_told_when_help_is_asked(tmp_path: Path) -> None:
     told = " ".join(modelpress(tmp_path, "check", "--help", check=True).stdout.split())
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

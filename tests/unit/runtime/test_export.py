@@ -19,6 +19,8 @@ from tasks.core.runtime.session import fingerprint, peak_memory_mb, predict, ses
 from tasks.core.runtime.weights import sparsity
 from tests.networks import ARCHITECTURES
 
+pytestmark = pytest.mark.slow  # graphs are exported
+
 SHAPE, MEAN, STD = (28, 28, 1), [0.3], [0.35]
 SCALE = pixel_scale(MEAN, STD)
 
@@ -54,12 +56,7 @@ def wider(exported: Path) -> Path:
     return path
 
 
-SLOW = [pytest.param(arch, marks=pytest.mark.slow) for arch in ARCHITECTURES if arch != "resnet_small"]
-
-
-@pytest.mark.parametrize(
-    "arch", ["resnet_small", *SLOW, pytest.param("convnext_tiny", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, "convnext_tiny"])
 def test_export_computes_what_torch_does_when_given_raw_images(arch: str, tmp_path: Path) -> None:
     model, path = network(arch), tmp_path / "model.onnx"
     path.write_bytes(raw(export(model, SHAPE)))
@@ -84,14 +81,14 @@ def test_export_takes_uint8_and_gives_logits_when_its_interface_is_read(exported
     assert (gives.name, gives.type, gives.shape[1:]) == ("logits", "tensor(float)", [4])
 
 
-@pytest.mark.parametrize("arch", ["resnet_small", *SLOW])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_export_has_one_operator_for_a_mean_and_no_batch_norm_when_read(arch: str) -> None:
     operators = {node.op_type for node in export(network(arch), SHAPE).graph.node}
     assert "GlobalAveragePool" in operators
     assert not operators & {"ReduceMean", "Reshape", "Gather", "BatchNormalization"}
 
 
-@pytest.mark.parametrize("arch", ["resnet_small", *SLOW])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_refilled_graph_is_the_exported_one_when_the_network_is_pruned(arch: str) -> None:
     dense, pruned = network(arch), network(arch)
     Pruner(pruned, SHAPE, 0.5, "l2", "uniform", 1, 8).step()

@@ -11,6 +11,8 @@ from torch import Tensor, distributed, multiprocessing, nn
 from tasks.core.distributed.world import World
 from tasks.core.training.batchnorm import shared_statistics
 
+pytestmark = pytest.mark.slow  # processes
+
 
 def network() -> nn.Module:
     torch.manual_seed(0)

@@ -118,6 +118,7 @@ def test_search_ends_with_the_same_trials_when_it_was_broken_off_between_two(
     assert run(about, tmp_path / "broken.log") == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tpe", "gp", "cma_es", "nsga2"])
 def test_sampler_comes_closer_to_the_best_than_random_when_it_learns(name: str, tmp_path: Path) -> None:
     def reached(kind: str) -> float:
