@@ -10,12 +10,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -147,13 +150,30 @@ def _grid(params: TuneParams) -> list[dict[str, Value]]:
 
 def take(study: optuna.Study, params: TuneParams) -> Trial | None:
     """The next trial of the queue, with its values, or None if none waits."""
-    number = study._pop_waiting_trial_id()
+    number = _claim(study)
     if number is None:
         return None
     study.sampler = sampler(params, study._storage.get_trial(number).number)
     trial = Trial(study, number)
     suggest(trial, params)
     return trial
+
+
+def _claim(study: optuna.Study) -> int | None:
+    """The number in the storage of the first trial that waits and that nobody else has taken.
+
+    As Optuna does it, but for a sign of life before the trial runs: one that is RUNNING and has never given any is
+    not missed when its worker dies, and keeps the search waiting for ever.
+    """
+    store = study._storage
+    if not isinstance(store, BaseHeartbeat):
+        return study._pop_waiting_trial_id()
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        store.record_heartbeat(trial._trial_id)
+        with suppress(UpdateFinishedTrialError):
+            if store.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                return trial._trial_id
+    return None
 
 
 def go_on(study: optuna.Study, stored: FrozenTrial, params: TuneParams) -> Trial:

@@ -1,10 +1,12 @@
 """Which trials a study has, who proposes their values, and that it goes on as if nothing had happened."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
 from tasks.core.common.errors import StageFailed
@@ -310,3 +312,14 @@ def test_storage_is_refused_in_one_line_without_the_password_when_it_is_not_ther
 def test_space_contains_its_ends_and_nothing_beyond() -> None:
     space = FloatSpace(low=0.1, high=0.3)
     assert [space.contains(value) for value in (0.1, 0.3, 0.31, "0.2")] == [True, True, False, False]
+
+
+def test_trial_is_missed_when_its_worker_dies_before_its_first_heartbeat(tmp_path: Path) -> None:
+    about = search(trials=2)
+    store = RDBStorage(f"sqlite:///{tmp_path}/study.db", heartbeat_interval=1, grace_period=1)
+    study = create(store, about)
+    trial = take(study, about.params)
+    assert trial is not None
+    time.sleep(2.1)
+    optuna.storages.fail_stale_trials(study)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
