@@ -21,7 +21,7 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.engine import settings
-from flows.engine.lock import only_run
+from flows.engine.flow_runs import alone, named
 from flows.engine.stage import Children, command, reproduce
 from tasks.core.ablation.effects import METRICS, folder
 from tasks.core.ablation.techniques import COMMITTED, Plan, plan
@@ -37,36 +37,35 @@ SECTIONS = ("augment", "start", "train", "prune", "quantize")
 
 @flow(
     name="ablate",
+    flow_run_name=lambda: named("ablation"),
     task_runner=ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0))),  # type: ignore[arg-type]
     persist_result=False,
 )
-def ablate() -> Path:
-    """Measure the techniques of section `ablate`; the folder of the table and the page.
-
-    Raises:
-        BadInput: params.yaml does not suit the data.
-        StageFailed: a training has failed.
-    """
+def ablate() -> State[Path]:
+    """Measure the techniques of section `ablate`; the folder of the table and the page."""
     root = settings.find_root(Path.cwd())
     settings.apply(root)
+    return alone(root, lambda _: _ablate(root))
+
+
+def _ablate(root: Path) -> State[Path]:
     children, ok = Children(), False
-    with only_run(root):
-        tracker = Tracker(root, settings.EXPERIMENT)
-        tracker.start((), "ablation")
-        tracker.attach(flow_run.name, flow_run.id)
-        try:
-            for name in BEFORE:
-                before.with_options(name=name, task_run_name=name)(name, children)
-            planned, runs = _planned(root)
-            _train(planned, runs, children)
-            write.with_options(name="effects", task_run_name="effects")(runs, children)
-            tracker.log_effects(OUT, load_pipeline(PARAMS).ablate.model_dump())
-            ok = True
-        finally:
-            children.stop()
-            children.wait()
-            tracker.end(ok)
-    return OUT
+    tracker = Tracker(root, settings.EXPERIMENT)
+    tracker.start(flow_run.name, "ablation")
+    tracker.attach(flow_run.id)
+    try:
+        for name in BEFORE:
+            before.with_options(name=name, task_run_name=name)(name, children)
+        planned, runs = _planned(root)
+        _train(planned, runs, children)
+        write.with_options(name="effects", task_run_name="effects")(runs, children)
+        tracker.log_effects(OUT, load_pipeline(PARAMS).ablate.model_dump())
+        ok = True
+    finally:
+        children.stop()
+        children.wait()
+        tracker.end(ok)
+    return Completed(message=f"{OUT / 'effects.html'}", data=OUT)
 
 
 def _planned(root: Path) -> tuple[Plan, Path]:

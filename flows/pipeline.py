@@ -15,15 +15,16 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts
 from flows.engine import dag, settings
-from flows.engine.lock import only_run
+from flows.engine.flow_runs import FlowRun, alone, named
 from flows.engine.stage import Children
 from flows.engine.walk import Outcomes, walk
 from flows.registry.register import Registered, register
+from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.config.params_file import Pipeline, load_pipeline
 from tasks.core.tracking.mirror import Tracker
 
@@ -39,11 +40,6 @@ class Prepared:
     plan: dag.Plan
     tracker: Tracker
 
-    def start_tracking(self, force: bool) -> str:
-        """Create the MLflow run; its id. Raises StageFailed."""
-        pending = self.plan.stages if force else self.plan.pending()
-        return self.tracker.start(s.name for s in self.plan.stages if s not in pending and not s.tracks_data)
-
 
 _prepared: list[Prepared] = []
 
@@ -57,6 +53,7 @@ def prepare(root: Path) -> Prepared:
 
 @flow(
     name="modelpress",
+    flow_run_name=lambda: named("pipeline"),
     task_runner=ThreadPoolTaskRunner(max_workers=_THREADS),  # type: ignore[arg-type]
     persist_result=False,
 )
@@ -70,16 +67,19 @@ def modelpress(force: bool = False, retries: int = 1, timeout_s: float = 0.0) ->
     """
     root = settings.find_root(Path.cwd())
     settings.apply(root)
-    with only_run(root):
-        prepared = _prepared.pop() if _prepared else _read(root)
-        run_id = prepared.start_tracking(force)
-        prepared.tracker.attach(flow_run.name, flow_run.id)
-        children, ok = Children(), False
-        try:
-            state = _run(root, prepared, run_id, children, force=force, retries=retries, timeout_s=timeout_s)
-            ok = True
-        finally:
-            prepared.tracker.end(ok)
+    return alone(root, lambda run: _tracked(root, run, force=force, retries=retries, timeout_s=timeout_s))
+
+
+def _tracked(root: Path, run: FlowRun, **options: Any) -> State[Outcomes]:
+    prepared = _prepared.pop() if _prepared else _read(root)
+    run_id = prepared.tracker.start(flow_run.name)
+    prepared.tracker.attach(flow_run.id)
+    children, ok = Children(), False
+    try:
+        state = _run(root, prepared, run, run_id, children, **options)
+        ok = True
+    finally:
+        prepared.tracker.end(ok)
     return state
 
 
@@ -89,32 +89,39 @@ def _read(root: Path) -> Prepared:
     return Prepared(params, dag.read(root, clean=True), tracker)
 
 
-def _run(root: Path, prepared: Prepared, run_id: str, children: Children, **options: Any) -> State[Outcomes]:
+def _run(
+    root: Path, prepared: Prepared, run: FlowRun, run_id: str, children: Children, **options: Any
+) -> State[Outcomes]:
     log = get_run_logger()
     for path in prepared.plan.removed:
         log.info("removed %s: no such candidate in params.yaml any more", path)
     started = time.monotonic()
     try:
-        outcomes = walk(prepared.plan, prepared.tracker, children, **options)
+        walked = walk(prepared.plan, run, prepared.tracker, children, **options)
     finally:
         children.stop()  # on Ctrl-C, a cancellation or a crash, nothing goes on in the background
         children.wait()
         dag.settle_lock(root, prepared.plan)
-    prepared.tracker.log_summary(root / SELECT, root / INGEST)
+    prepared.tracker.log_summary(root / SELECT, root / INGEST, artifacts.headline(root / SELECT))
     registered: Registered | None = None
     if (root / SELECT / "model.onnx").is_file():
         # A task that returns a state gives that state back; what it carries is the state's result.
-        registered = _register(root, prepared.params.registry.name, run_id, return_state=True).result()
-    artifacts.create(root / SELECT, outcomes, registered, time.monotonic() - started)
-    nothing = all(outcome == "unchanged" for outcome in outcomes.values())
-    message = "Nothing changed: nothing was recomputed." if nothing else artifacts.sentence(outcomes)
+        after = list(walked.task_runs.values())
+        state = _register(root, prepared.params.registry.name, run_id, wait_for=after, return_state=True)
+        registered = state.result()
+    artifacts.create(run, root / SELECT, walked, registered, time.monotonic() - started)
+    nothing = all(outcome == "unchanged" for outcome in walked.outcomes.values())
+    message = "Nothing changed: nothing was recomputed." if nothing else artifacts.sentence(walked.outcomes)
     log.info(message)
-    return Completed(name="Cached" if nothing else "Completed", message=message, data=outcomes)
+    return Completed(name="Cached" if nothing else "Completed", message=message, data=walked.outcomes)
 
 
 @task(name="register", task_run_name="register", cache_policy=NO_CACHE, persist_result=False)
 def _register(root: Path, name: str, run_id: str) -> Any:
     """Register the selected model; see flows/registry/register.py. Returns its Registered."""
-    result = register(root / SELECT, root / INGEST, name, run_id)
+    try:
+        result = register(root / SELECT, root / INGEST, name, run_id)
+    except (BadInput, StageFailed) as error:
+        return Failed(message=str(error), data=error)
     get_run_logger().info(result.sentence)
     return Completed(name="Completed" if result.changed else "Cached", message=result.sentence, data=result)

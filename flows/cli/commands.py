@@ -6,7 +6,8 @@ import argparse
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,6 +51,12 @@ def init(args: argparse.Namespace) -> None:
 
     path = Path(os.path.normpath(args.path.absolute()))
     root = _enter()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise BadInput(
+            f"{os.fsencode(path)!r}: not UTF-8, so params.yaml cannot hold it: rename it"
+        ) from None
     if not path.is_dir():
         raise BadInput(f"{args.path}: no such folder" if not path.exists() else f"{args.path}: not a folder")
     if not any(path.iterdir()):
@@ -126,7 +133,8 @@ def predict(args: argparse.Namespace) -> None:
     from flows.cli import terminal
     from flows.cli.predict import TOP, as_json, predict
 
-    found = predict(args.model, args.images)
+    with _model(args.model) as model:
+        found = predict(model, args.images)
     if args.json:
         terminal.print_json(as_json(found))
         return
@@ -152,14 +160,19 @@ def check(args: argparse.Namespace) -> None:
         print(checked.verdict)
 
 
-def _model(name: str) -> AbstractContextManager[Path]:
+@contextmanager
+def _model(name: str) -> Iterator[Path]:
     """The file that `name` is, or a copy of the model that it is in MLflow's registry."""
     if not name.startswith("models:"):
-        return nullcontext(Path(name))
+        yield Path(name)
+        return
+    here = Path.cwd()
     _enter()
     from flows.registry.register import fetched
 
-    return fetched(name)
+    with fetched(name) as model:
+        os.chdir(here)  # where the other files that were named are
+        yield model
 
 
 def params(args: argparse.Namespace) -> None:
@@ -185,8 +198,11 @@ def status(args: argparse.Namespace) -> None:
     from flows.engine import dag
     from flows.selection import selected
     from tasks.core.common.files import read_json
+    from tasks.core.config.params_file import load_pipeline
 
-    pending = [stage.name for stage in dag.read(_enter()).pending()]
+    root = _enter()
+    load_pipeline(Path("params.yaml"))
+    pending = [stage.name for stage in dag.read(root).pending()]
     metrics = read_json(SELECT / "metrics.json") if (SELECT / "metrics.json").is_file() else None
     if args.json:
         terminal.print_json({"pending": pending, "selected": metrics})
@@ -197,8 +213,11 @@ def status(args: argparse.Namespace) -> None:
 
 def deploy(args: argparse.Namespace) -> None:
     from flows.serving import services
+    from tasks.core.config.params_file import load_pipeline
 
-    services.deploy(_enter())
+    root = _enter()
+    load_pipeline(Path("params.yaml"))
+    services.deploy(root)
     print("deployed: `modelpress ui` shows the deployments and names the command that runs them")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -51,19 +52,15 @@ def run(root: Path, *, force: bool, retries: int, timeout_s: float, watch: bool)
         gc.enable()
         if server is not None:
             server.wait_until_up()
-        prepared.start_tracking(force)
-        try:
-            with Display(prepared.plan, watch), _heartbeats(server is None):
-                state = _call(pipeline.modelpress, force=force, retries=retries, timeout_s=timeout_s)
-        finally:
-            prepared.tracker.end(False)  # in case the flow did not come to do it
+        with Display(prepared.plan, watch), _heartbeats(server is None):
+            state = _call(pipeline.modelpress, force=force, retries=retries, timeout_s=timeout_s)
         run_id = state.state_details.flow_run_id
         if server is not None:
             _wait_until_recorded(run_id, len(prepared.plan.stages))
         result = state.result(raise_on_failure=False)
         if isinstance(result, BaseException):
             raise result
-        return Done(state.message, f"{_ui()}/runs/flow-run/{run_id}")
+        return Done(state.message or "", f"{_ui()}/runs/flow-run/{run_id}")
 
 
 def ablate(root: Path) -> Done:
@@ -82,7 +79,7 @@ def ablate(root: Path) -> Done:
         result = state.result(raise_on_failure=False)
         if isinstance(result, BaseException):
             raise result
-        return Done(f"{result / 'effects.html'}", f"{_ui()}/runs/flow-run/{run_id}")
+        return Done(state.message or "", f"{_ui()}/runs/flow-run/{run_id}")
 
 
 def _ui() -> str:
@@ -99,13 +96,23 @@ def _heartbeats(wanted: bool) -> AbstractContextManager[Any]:
 
 
 def _call(flow: Any, **options: Any) -> Any:
-    import httpx
-    from prefect.exceptions import PrefectException
+    """The state that the flow ends with. One that Prefect's server did not take stands all the same, and the next
+    run delivers it."""
+    from flows.engine import flow_runs
 
+    logging.raiseExceptions = (
+        False  # Prefect would write to the terminal whenever its server does not take the log
+    )
     try:
         return flow(return_state=True, **options)
-    except (httpx.HTTPError, PrefectException) as error:
-        raise StageFailed(f"Prefect: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    except flow_runs.AWAY as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if flow_runs.last is None:
+            raise StageFailed(f"Prefect: {said}") from None
+        print(
+            f"Prefect's server does not answer ({said}): the next run tells it how this one ended", flush=True
+        )
+        return flow_runs.last
 
 
 def _wait_until_recorded(run_id: Any, stages: int) -> None:

@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="modelpress",
         description="From labelled images to the smallest, fastest model within your accuracy bar.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, command: object, text: str) -> argparse.ArgumentParser:
@@ -82,7 +83,10 @@ def _parser() -> argparse.ArgumentParser:
         help="for the search to be begun (default: %(default)s)",
     )  # fmt: skip
     predict = add("predict", commands.predict, "labels and probabilities of images, from a selected model")
-    predict.add_argument("model", type=Path, help="model.onnx, with labels.json beside it")
+    predict.add_argument(
+        "model", metavar="MODEL",
+        help="model.onnx, with labels.json beside it, or models:/NAME@champion in MLflow's registry",
+    )  # fmt: skip
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     check = add("check", commands.check, "whether a model does on this machine what was promised of it")
     check.add_argument(
@@ -104,6 +108,16 @@ def _parser() -> argparse.ArgumentParser:
     for name, port in (("prefect", settings.PREFECT_PORT), ("mlflow", settings.MLFLOW_PORT)):
         ui.add_argument(f"--{name}-port", type=int, default=port, metavar="PORT", help="default: %(default)s")
     return parser
+
+
+class _Version(argparse.Action):
+    """As argparse's own, but what knows the version is not imported for every command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"modelpress {version('modelpress')}")
+        parser.exit()
 
 
 def _count(text: str) -> int:

@@ -20,7 +20,8 @@ def apply(root: Path, given: Sequence[str]) -> tuple[Pipeline, dict[str, str]]:
 
     Args:
         root: the checkout.
-        given: `key=value`, `+key=value`, `~key`, or `file:key=value` for another file than params.yaml.
+        given: `key=value`, `~key` to remove one, or `file:key=value` for another file than params.yaml, where
+            a new key is `+key=value`.
 
     Returns:
         The parameters as they will be; name (relative to `root`) to new content of each file.
@@ -40,6 +41,8 @@ def apply(root: Path, given: Sequence[str]) -> tuple[Pipeline, dict[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         for name, overrides in to_path_overrides(given).items():
             copy = Path(folder) / Path(name).name
+            if name == PARAMS:  # a key that may be there is accepted whether it is there or not
+                overrides = [text if text.startswith("~") else f"++{text.lstrip('+')}" for text in overrides]
             try:
                 shutil.copyfile(root / name, copy)
             except OSError as error:
@@ -47,11 +50,11 @@ def apply(root: Path, given: Sequence[str]) -> tuple[Pipeline, dict[str, str]]:
             try:
                 if any(override.is_sweep_override() for override in to_hydra_overrides(overrides)):
                     raise BadInput(
-                        f"-S {' '.join(overrides)}: one value a key: use dvc exp run --queue for several"
+                        f"-S {' '.join(given)}: one value a key: use dvc exp run --queue for several"
                     )
                 apply_overrides(copy, overrides)
             except (DvcException, HydraException) as error:
-                raise BadInput(f"-S {' '.join(overrides)}: {_reason(error)}") from None
+                raise BadInput(f"-S {' '.join(given)}: {_reason(error)}") from None
             if name == PARAMS:
                 params = _validated(copy)
             changed[name] = copy.read_text(encoding="utf-8")

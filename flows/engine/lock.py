@@ -14,6 +14,10 @@ from tasks.core.common.errors import BadInput
 _held = False
 
 
+class Busy(BadInput):
+    """Another process is at work in the checkout."""
+
+
 @contextmanager
 def only_run(root: Path) -> Iterator[None]:
     """Hold the checkout's run lock; a block inside another one of the same process is let through.
@@ -21,7 +25,7 @@ def only_run(root: Path) -> Iterator[None]:
     The kernel frees the lock when the process ends, however it ends, so it is never stale.
 
     Raises:
-        BadInput: another process is running the pipeline here.
+        Busy: another process is running the pipeline here.
     """
     global _held
     if _held:
@@ -34,7 +38,7 @@ def only_run(root: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise BadInput(f"another run is at work in {root} (process {holder}): wait for its end") from None
+            raise Busy(f"another run is at work in {root} (process {holder}): wait for its end") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

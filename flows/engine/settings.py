@@ -28,6 +28,13 @@ _DEFAULTS = {
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what it raises is told in a line of ours
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # A server that dies in the middle is noticed in seconds, and told of in a line of ours.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # the automation of `modelpress deploy` misses three
+    "PREFECT_CLIENT_MAX_RETRIES": "2",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "_MLFLOW_TELEMETRY_PRE_WARM_DATABRICKS_SDK": "false",  # half a second of imports nobody needs
     # On a busy machine the server takes longer than Prefect's 20 s.

@@ -7,6 +7,7 @@ import queue
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -16,9 +17,10 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from flows.engine.dag import Plan, Stage
+from flows.engine.flow_runs import AWAY, FlowRun
 from flows.engine.stage import Children, Killed, Outcome, reproduce
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.common.progress import LINE
@@ -29,6 +31,17 @@ Outcomes = dict[str, Outcome]
 # The name of the task run's state in Prefect's UI.
 STATE_NAMES: dict[Outcome, str] = {"ran": "Completed", "restored": "Restored", "unchanged": "Cached"}
 _UPDATE_S = 1.0  # at most one update of a progress artifact in this time
+_AWAY_S = 60.0  # how long none is tried after the server has not taken one
+_away_until = 0.0
+_LOG_S = 10.0  # at most one line of progress in Prefect's log in this time; the terminal shows them all
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What came of the stages, in their order, and the task runs that they were."""
+
+    outcomes: Outcomes
+    task_runs: dict[str, PrefectFuture[Outcome]]
 
 
 def capacity() -> int:
@@ -47,20 +60,21 @@ def _cores() -> int:
 
 def walk(
     plan: Plan,
+    flow_run: FlowRun,
     tracker: Tracker,
     children: Children,
     *,
     force: bool,
     retries: int,
     timeout_s: float,
-) -> Outcomes:
+) -> Walked:
     """Bring the stages up to date in their order; call within a flow run.
 
     A stage is asked of DVC when it changed or one before it did something. When one fails, its siblings
     still run to their end, and those after it are not run (state NotReady).
 
     Returns:
-        What happened to every stage.
+        What happened to every stage, and its task run.
 
     Raises:
         BadInput: stages failed, all because of what the user gave.
@@ -99,9 +113,10 @@ def walk(
         name = finished.get()
         free += busy.pop(name, 0)
         results[name] = _result(futures[name])
+        flow_run.task_ended(name, futures[name].task_run_id, futures[name].state)
     _raise_failures(results)
     ended = {name: result for name, result in results.items() if isinstance(result, str)}
-    return {stage.name: ended[stage.name] for stage in plan.stages}
+    return Walked({stage.name: ended[stage.name] for stage in plan.stages}, futures)
 
 
 def _result(future: PrefectFuture[Outcome]) -> Outcome | BaseException | None:
@@ -135,13 +150,22 @@ def _task(
     log = get_run_logger()
     if not ask:
         log.info("unchanged", extra={"outcome": "unchanged"})
+        if not stage.tracks_data:
+            tracker.stage_ended(stage.name, "unchanged", None)
         return Completed(name=STATE_NAMES["unchanged"], message="DVC: nothing changed", data="unchanged")
     log.info("started", extra={"outcome": "started"})
     progress = _progress(stage.name)
+    logged = -_LOG_S
 
     def on_line(line: str) -> None:
         """Log what the stage has printed, and show its progress."""
-        log.info(line)
+        nonlocal logged
+        match, now = LINE.match(line), time.monotonic()
+        last = match is not None and match["done"] == match["total"]
+        send = match is None or last or now - logged > _LOG_S
+        if match is not None and send:
+            logged = now
+        log.info(line, extra={"send_to_api": send})
         progress(line)
 
     if not stage.tracks_data:
@@ -149,6 +173,10 @@ def _task(
     outcome: Outcome | Literal["failed"] = "failed"
     try:
         outcome = reproduce(stage.name, children, on_line, force=force, timeout_s=timeout_s)
+    except Killed:
+        raise  # Prefect tries it again
+    except (BadInput, StageFailed) as error:
+        return Failed(message=str(error), data=error)
     finally:
         log.info(outcome, extra={"outcome": outcome})
         if not stage.tracks_data:
@@ -164,7 +192,8 @@ def _folder(stage: Stage) -> Path | None:
 
 
 def _progress(stage: str) -> Callable[[str], None]:
-    """Shows lines such as `train 3/10: loss 0.4` as a progress artifact of the task run."""
+    """Shows lines such as `train 3/10: loss 0.4` as a progress artifact of the task run, as long as the server
+    takes it."""
     key = "progress-" + re.sub(r"[^a-z0-9]+", "-", stage.lower()).strip("-")
     artifact: UUID | None = None
     updated = 0.0
@@ -172,17 +201,21 @@ def _progress(stage: str) -> Callable[[str], None]:
     def on_line(line: str) -> None:
         """Update the artifact, if the line tells progress and the last update is a while ago."""
         nonlocal artifact, updated
+        global _away_until
         match = LINE.match(line)
-        if match is None:
+        if match is None or time.monotonic() < _away_until:
             return
         done, total = int(match["done"]), max(1, int(match["total"]))
         if artifact is not None and time.monotonic() - updated < _UPDATE_S and done < total:
             return
         updated = time.monotonic()
         percent, description = min(100.0, 100 * done / total), line
-        if artifact is None:
-            artifact = create_progress_artifact(percent, key=key, description=description)  # type: ignore[assignment]
-        else:
-            update_progress_artifact(artifact, percent, description=description)
+        try:
+            if artifact is None:
+                artifact = create_progress_artifact(percent, key=key, description=description)  # type: ignore[assignment]
+            else:
+                update_progress_artifact(artifact, percent, description=description)
+        except AWAY:
+            _away_until = time.monotonic() + _AWAY_S
 
     return on_line

@@ -8,12 +8,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from flows.serving import servers
 from tasks.core.common.errors import StageFailed
+from tasks.core.common.reachable import reach
 
 POOL = "local"
+SILENT, SILENT_S = "modelpress: a run is silent", 90  # three heartbeats, of which prefect.yaml sets the pace
 
 
 def ui(prefect_port: int, mlflow_port: int) -> None:
@@ -55,12 +58,52 @@ def deploy(root: Path) -> None:
             server.wait_until_up()
         _prefect_cli("work-pool", "create", POOL, "--type", "process", "--overwrite")
         _prefect_cli("deploy", "--all", "--prefect-file", str(root / "prefect.yaml"))
+        _close_silent_runs()
+
+
+def _close_silent_runs() -> None:
+    """Have Prefect mark a flow run Crashed when it has been silent for SILENT_S: a worker that was killed with its
+    host says nothing any more."""
+    from prefect import get_client
+    from prefect.automations import Automation
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import EventTrigger, Posture
+
+    ends = ("Completed", "Cached", "Failed", "Cancelled", "Crashed")
+    automation = Automation(
+        name=SILENT,
+        description="A run gives a sign of life every 30 s, until it ends.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=SILENT_S),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED, name="Crashed", message=f"No sign of life for {SILENT_S} s."
+            )
+        ],
+    )
+    with get_client(sync_client=True) as client:
+        for old in client.read_automations_by_name(SILENT):
+            client.delete_automation(old.id)
+        client.create_automation(automation)
 
 
 @contextmanager
 def prefect() -> Iterator[servers.Server | None]:
     """A Prefect server for the block, in PREFECT_API_URL: the one that is named there, the one that
-    `modelpress ui` runs here, or one of its own, which is given and may still be starting."""
+    `modelpress ui` runs here, or one of its own, which is given and may still be starting.
+
+    Raises:
+        BadInput: the one that is named does not answer.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        reach("PREFECT_API_URL", "/health")
     found = os.environ.get("PREFECT_API_URL") or servers.running_prefect()
     if found:
         os.environ["PREFECT_API_URL"] = found

@@ -6,9 +6,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from flows.serving import servers
 from tests.integration.toy import (
     ask,
     environment,
+    flow_run_of,
     last_flow_run,
     modelpress,
     prefect_server,
@@ -29,6 +33,7 @@ from tests.integration.toy import (
 )
 
 DVC = [sys.executable, "-m", "dvc"]
+STARTING_S = 15  # of a process on a busy machine
 STAGES = ["data/raw/in.txt.dvc", "ingest", "train", "prune@0.5", "prune@0.25", "evaluate"]
 
 
@@ -37,8 +42,8 @@ def states(api: dict[str, str], count: int = len(STAGES)) -> dict[str, str]:
     return {name: task["state_name"] for name, task in runs.items()}
 
 
-def mlflow_runs(folder: Path) -> list[Run]:
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+def mlflow_runs(folder: Path, uri: str = "") -> list[Run]:
+    client = MlflowClient(uri or f"sqlite:///{folder / 'mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 'modelpress'")
     return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]))
 
@@ -47,12 +52,12 @@ def of_kind(runs: list[Run], kind: str) -> list[Run]:
     return [r for r in runs if r.data.tags["modelpress.kind"] == kind]
 
 
-def begin(folder: Path, *words: str, **env: str) -> subprocess.Popen[str]:
+def begin(folder: Path, *words: str, seconds: int = 120, **env: str) -> subprocess.Popen[str]:
     """`modelpress run`, returned as soon as its stage `train` sleeps."""
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli.main", "run", *words],
         cwd=folder,
-        env=environment(TOY_SLEEP="train=120", **env),
+        env=environment(TOY_SLEEP=f"train={seconds}", **env),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -107,7 +112,10 @@ def _check_order(runs: dict[str, dict[str, Any]]) -> None:
 def _check_mlflow(toy: Path, flow_run: dict[str, Any]) -> None:
     runs = mlflow_runs(toy)
     first, second = of_kind(runs, "pipeline")
-    assert {r.info.status for r in runs if r.info.run_name != "trial 1"} == {"FINISHED"}
+    assert len(runs) == 1 + len(STAGES[1:]) + 2 + 1, (
+        "a run, a stage that ran each, two trials, and one run more"
+    )
+    assert {r.info.status for r in runs if r.info.run_name != "train trial 1"} == {"FINISHED"}
     assert first.data.tags["prefect.flow_run_id"] == flow_run["id"]
     assert first.info.run_name == flow_run["name"]
     commit = run(["git", "rev-parse", "HEAD"], toy).stdout.strip()
@@ -120,12 +128,13 @@ def _check_mlflow(toy: Path, flow_run: dict[str, Any]) -> None:
             r.info.run_name: r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id
         }
 
-    made, cached = children(first), children(second)
-    assert sorted(made) == sorted(cached) == sorted(STAGES[1:])
+    made = children(first)
+    assert sorted(made) == sorted(STAGES[1:])
     assert {r.data.tags["modelpress.outcome"] for r in made.values()} == {"ran"}
-    assert {name: r.data.tags["modelpress.made_by"] for name, r in cached.items()} == {
-        name: r.info.run_id for name, r in made.items()
-    }
+    for parent, outcome in ((first, "ran"), (second, "unchanged")):
+        said = parent.data.tags["mlflow.note.content"]
+        for name, child in made.items():
+            assert f"| {name} | {outcome} | [{child.info.run_id}](#/experiments/" in said
     train = made["train"]
     assert train.data.params == {"train.epochs": "2", "train.lr": "0.1"}
     assert train.data.metrics["loss"] == 0.25
@@ -136,8 +145,8 @@ def _check_mlflow(toy: Path, flow_run: dict[str, Any]) -> None:
     assert [(m.step, m.value) for m in curve] == [(1, 1.0), (2, 0.5), (3, 0.25)]
     trials = children(train)
     assert {name: (r.info.status, r.data.params, r.data.metrics["value"]) for name, r in trials.items()} == {
-        "trial 0": ("FINISHED", {"lr": "0.1"}, 0.9),
-        "trial 1": ("KILLED", {"lr": "0.2"}, 0.5),
+        "train trial 0": ("FINISHED", {"lr": "0.1"}, 0.9),
+        "train trial 1": ("KILLED", {"lr": "0.2"}, 0.5),
     }
 
 
@@ -146,7 +155,8 @@ def _check_artifacts(api: dict[str, str], flow_run: dict[str, Any]) -> None:
     artifacts = {a["key"]: a for a in found}
     assert artifacts["progress-train"]["data"] == 100.0
     assert artifacts["progress-train"]["description"] == "train 3/3: loss 0.333"
-    assert "| prune@0.5 | ran |" in artifacts["summary"]["data"]
+    prune = task_runs(api, flow_run["id"], len(STAGES))["prune@0.5"]
+    assert f"| [prune@0.5](/runs/task-run/{prune['id']}) | ran |" in artifacts["summary"]["data"]
 
 
 def test_run_restores_a_stage_when_its_output_is_missing(done: Path, api: dict[str, str]) -> None:
@@ -157,9 +167,8 @@ def test_run_restores_a_stage_when_its_output_is_missing(done: Path, api: dict[s
     assert states(api)["evaluate"] == "Cached"
     assert (done / "data/train/content").is_file()
     assert (done / "dvc.lock").read_bytes() == lock
-    (train,) = [r for r in mlflow_runs(done) if r.info.run_name == "train"]
-    assert train.data.tags["modelpress.outcome"] == "restored"
-    assert train.data.tags["modelpress.made_by"] == "unknown"  # dvc repro made it, without MLflow
+    (parent,) = of_kind(mlflow_runs(done), "pipeline")
+    assert "| train | restored | a run without MLflow |" in parent.data.tags["mlflow.note.content"]
 
 
 def test_run_changes_params_as_dvc_does_and_drops_stale_candidates_when_overridden(
@@ -246,12 +255,89 @@ def test_second_run_is_refused_until_the_first_is_killed_and_then_goes_on(
     assert f"another run is at work in {toy} (process {process.pid})" in refused.stderr
     assert (toy / "params.yaml").read_bytes() == before
 
+    killed = last_flow_run(api)
     process.kill()
     process.communicate(timeout=60)
     wait_for(lambda: has_ended(sleeper))
     assert not (toy / "data/train").exists()
+    assert {r.info.run_name for r in mlflow_runs(toy) if r.info.status == "RUNNING"} == {
+        killed["name"],
+        "train",
+    }
     modelpress(toy, "run", check=True, **api)
     assert (toy / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
+    assert flow_run_of(api, killed["id"])["state_name"] == "Crashed"
+    assert "killed" in flow_run_of(api, killed["id"])["state"]["message"]
+    assert task_runs(api, killed["id"], 3)["train"]["state_name"] == "Crashed"
+    left = [r for r in mlflow_runs(toy) if "modelpress.ended" in r.data.tags]
+    assert {(r.info.run_name, r.info.status) for r in left} == {
+        (killed["name"], "KILLED"),
+        ("train", "KILLED"),
+    }
+    assert not [r for r in mlflow_runs(toy) if r.info.status == "RUNNING"]
+
+
+@pytest.mark.parametrize("variable", ["PREFECT_API_URL", "MLFLOW_TRACKING_URI"])
+@pytest.mark.parametrize("listens", [True, False])
+def test_run_is_refused_in_one_line_when_a_server_does_not_answer(
+    toy: Path, api: dict[str, str], variable: str, listens: bool
+) -> None:
+    begun = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        if not listens:
+            silent.close()
+        done = modelpress(toy, "run", **{**api, variable: f"http://me:s3cret@127.0.0.1:{port}/api"})
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{variable}: http://127.0.0.1:{port}/api does not answer" in done.stderr
+    assert "s3cret" not in done.stderr + done.stdout
+    assert time.monotonic() - begun < 15 + STARTING_S
+    assert not (toy / "data/train").exists()
+
+
+def test_work_goes_on_and_is_recorded_by_the_next_run_when_the_servers_die(
+    toy: Path, reproduced: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mlflow").mkdir()
+    with servers.bind(0) as listener:
+        port = listener.getsockname()[1]
+    with prefect_server(tmp_path / "prefect") as api, mlflow_server(tmp_path / "mlflow", port) as uri:
+        at_once = {"PREFECT_CLIENT_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+        process = begin(toy, seconds=4, **api, MLFLOW_TRACKING_URI=uri, **at_once)
+    errors = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, errors
+    assert "MLflow does not answer" in errors
+    assert "Traceback" not in errors
+    assert (toy / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
+
+    with prefect_server(tmp_path / "prefect") as api, mlflow_server(tmp_path / "mlflow", port) as uri:
+        modelpress(toy, "run", check=True, **api, MLFLOW_TRACKING_URI=uri)
+        runs = ask(api, "/flow_runs/filter", {"sort": "START_TIME_ASC"})
+        assert [run["state_name"] for run in runs] == ["Completed", "Cached"]
+        ended = {
+            name: task["state_name"] for name, task in task_runs(api, runs[0]["id"], len(STAGES)).items()
+        }
+        assert ended == {name: "Cached" if name.endswith(".dvc") else "Completed" for name in STAGES}
+        found = ask(api, "/artifacts/filter", {"flow_runs": {"id": {"any_": [runs[0]["id"]]}}})
+        assert "summary" in {artifact["key"] for artifact in found}
+        mirrored = mlflow_runs(toy, uri)
+    children = [r for r in mirrored if r.data.tags["modelpress.kind"] == "stage"]
+    assert {r.info.run_name: r.info.status for r in children} == dict.fromkeys(STAGES[1:], "FINISHED")
+    assert {r.data.metrics["loss"] for r in children} == {0.25}
+    assert [r.info.status for r in of_kind(mirrored, "pipeline")] == ["FINISHED", "FINISHED"]
+    assert not list((toy / ".modelpress/mlflow").iterdir())
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[str]:
+    """An MLflow server at `port` with its database in `folder`; its address."""
+    with chdir(folder):  # where the server's log goes
+        server = servers.mlflow_server(port, f"sqlite:///{folder / 'mlflow.db'}")
+        server.wait_until_up()
+    try:
+        yield server.url
+    finally:
+        server.stop()
 
 
 def test_run_is_in_the_ui_afterwards_when_it_had_a_server_of_its_own(done: Path) -> None:

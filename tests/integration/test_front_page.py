@@ -36,7 +36,8 @@ def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def log_press(folder: Path, root: Path) -> tuple[str, dict[str, str]]:
     """Mirror a search in `folder`: the id of its run, and the ids of its trials' runs by their names."""
     tracker = Tracker(root, "example")
-    parent = tracker.start([])
+    parent = tracker.start("pipeline")
+    tracker.stage_started("press")
     tracker.stage_ended("press", "ran", folder)
     tracker.end(ok=True)
     client = MlflowClient()
@@ -73,8 +74,9 @@ def test_each_point_opens_its_run_when_clicked(mlflow: str, chromium: Browser, t
         if point.get_property("href").endswith(run)
     }
     assert set(linked) == set(trials)
-    assert (linked["trial 9"].text, linked["trial 19"].text, linked["trial 2"].text) == ("9*", "19", "○")
-    for name in ("trial 9", "trial 2"):
+    named = [linked[f"press trial {number}"].text for number in (9, 19, 2)]
+    assert named == ["9*", "19", "○"]
+    for name in ("press trial 9", "press trial 2"):
         address = opened(chromium.driver, linked[name], name)
         assert address.partition("?")[0].endswith(f"/runs/{trials[name]}")
     lines = chromium.evaluate("return document.querySelector('pre').innerText").splitlines()

@@ -251,7 +251,7 @@ def test_no_trial_is_lost_or_run_twice_for_nothing_when_a_host_is_killed(
     shutil.copytree(project, other)
     with (
         begun(project, TUNE, empty) as leader,
-        begun(other, [MODELPRESS, "tune-worker", "--parallel", "1"], empty) as worker,
+        begun(other, [MODELPRESS, "tune-worker", "--parallel", "1", "--wait", "200"], empty) as worker,
     ):
         assert worker.stdout is not None
         assert "1 trials side by side in tune-" in worker.stdout.readline()

@@ -170,6 +170,11 @@ def last_flow_run(api: dict[str, str]) -> dict[str, Any]:
     return dict(ask(api, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0])
 
 
+def flow_run_of(api: dict[str, str], flow_run: str) -> dict[str, Any]:
+    """A flow run by its id."""
+    return dict(ask(api, "/flow_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})[0])
+
+
 def task_runs(api: dict[str, str], flow_run: str, count: int) -> dict[str, dict[str, Any]]:
     """The task runs of a flow run by name, as soon as the server has recorded `count`, all ended."""
     filters = {"flow_runs": {"id": {"any_": [flow_run]}}}

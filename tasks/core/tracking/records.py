@@ -7,13 +7,11 @@ import json
 import math
 import re
 import subprocess
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from tasks.core.common.files import read_json
 
@@ -73,29 +71,29 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def curves(path: Path) -> list[Metric]:
-    """history.csv as curves over its rows, counted from 1: epochs start again where pruning does."""
-    now = int(time.time() * 1000)
+def curves(path: Path) -> list[tuple[str, float, int]]:
+    """history.csv as curves (name, value, step) over its rows, counted from 1: epochs start again where pruning
+    does."""
     return [
-        Metric(f"history/{clean(name)}", number, now, step)
+        (f"history/{name}", number, step)
         for step, row in enumerate(rows(path), 1)
         for name, value in row.items()
         if name not in ("epoch", "step") and (number := finite(value)) is not None
     ]
 
 
-def dataset(folder: Path) -> DatasetInput:
+def dataset(folder: Path) -> dict[str, str]:
+    """The data set in `folder`, as the fields of MLflow's Dataset."""
     content = read_json(folder / "dataset.json")
     counts = {split: sum(classes.values()) for split, classes in content["counts"].items()}
-    dataset = Dataset(
-        name=Path(content["source"]).name,
-        digest=content["digest"][:32],  # MLflow takes 36 characters
-        source_type="local",
-        source=json.dumps({"uri": content["source"]}),
-        schema=json.dumps({"image_shape": content["image_shape"], "classes": content["classes"]}),
-        profile=json.dumps({**counts, "digest": content["digest"]}),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+    return {
+        "name": Path(content["source"]).name,
+        "digest": content["digest"][:32],  # MLflow takes 36 characters
+        "source_type": "local",
+        "source": json.dumps({"uri": content["source"]}),
+        "schema": json.dumps({"image_shape": content["image_shape"], "classes": content["classes"]}),
+        "profile": json.dumps({**counts, "digest": content["digest"]}),
+    }
 
 
 def git(root: Path) -> dict[str, str]:

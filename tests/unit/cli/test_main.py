@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from flows.cli import describe
+from flows.cli import describe, overrides
 from flows.cli.predict import predict
 from tasks.core.config.params_file import Pipeline
 from tests.builders import rows_model
-from tests.integration.toy import ROOT, environment, modelpress
+from tests.integration.toy import ROOT, environment, modelpress, run
 
 pytestmark = pytest.mark.slow  # processes
 
@@ -69,6 +73,7 @@ def test_help_is_quick_when_nothing_heavy_is_imported() -> None:
         (["init", "no/such/folder"], "no/such/folder"),
         (["init", "params.yaml"], "not a folder"),
         (["predict", "none.onnx", "params.yaml"], "none.onnx"),
+        (["predict", "models:/none@champion", "params.yaml"], "models:/none@champion"),
     ],
 )
 def test_command_exits_2_with_one_line_when_input_is_bad(toy: Path, words: list[str], said: str) -> None:
@@ -78,7 +83,58 @@ def test_command_exits_2_with_one_line_when_input_is_bad(toy: Path, words: list[
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
     assert {path: path.read_bytes() for path in toy.glob("*.*") if path.is_file()} == before
-    assert not (toy / "mlflow.db").exists()
+    assert words[0] == "predict" or not (toy / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "deploy", "params", "run"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("train: {epohs: 1}\n", "params.yaml: train.epohs: unknown key"), ("", "params.yaml: ingest: is missing")],
+)
+def test_command_exits_2_with_one_line_when_params_are_wrong(
+    toy: Path, command: str, text: str, said: str
+) -> None:
+    content = (toy / "params.yaml").read_text() if text else "train: {}\n"
+    (toy / "params.yaml").write_text(content.replace("train:\n", "train:\n  epohs: 1\n") if text else content)
+    done = modelpress(toy, command)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("given", ["prune.batch_size=32", "+prune.batch_size=32"])
+def test_override_is_taken_with_and_without_plus_when_the_params_know_the_key(
+    toy: Path, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(toy)
+    for _ in range(2):
+        params, changed = overrides.apply(toy, [given])
+        assert params.prune.batch_size == 32
+        overrides.write(toy, changed)
+    assert (toy / "params.yaml").read_text().count("batch_size: 32") == 1
+
+
+def test_two_commands_mend_it_when_the_checkout_is_no_repository(toy: Path) -> None:
+    shutil.rmtree(toy / ".git")
+    done = modelpress(toy, "status")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    commands = re.findall(r"`([^`]+)`", done.stderr)
+    assert len(commands) == 2
+    identity = {f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    for command in commands:
+        run(["bash", "-c", command], toy, **identity)
+    assert json.loads(modelpress(toy, "status", "--json", check=True).stdout)["pending"]
+
+
+def test_version_is_that_of_the_package_when_asked(tmp_path: Path) -> None:
+    assert modelpress(tmp_path, "--version", check=True).stdout == f"modelpress {version('modelpress')}\n"
+
+
+def test_init_exits_2_when_the_path_is_not_utf8(toy: Path) -> None:
+    (folder := toy / os.fsdecode(b"caf\xe9")).mkdir()
+    (folder / "a.png").touch()
+    done = modelpress(toy, "init", os.fsdecode(b"caf\xe9"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "not UTF-8" in done.stderr
 
 
 def test_run_names_the_command_that_helps_when_fashion_mnist_is_missing(toy: Path) -> None:
