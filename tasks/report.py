@@ -80,7 +80,7 @@ def report(
         dense=DENSE,
     )
     write_text(out / "report.html", page)
-    print(f"report: {metrics['reason']}", flush=True)
+    print(f"report: {out / 'report.html'}", flush=True)
 
 
 if __name__ == "__main__":

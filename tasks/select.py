@@ -109,7 +109,7 @@ def select(
     )
     write_text(out / "model_card.md", card)
     write_json(metrics, _rounded(figures, trained["val_accuracy"]))
-    print(reason, flush=True)
+    print(f"select: {selected.name}; why is in {out / 'model_card.md'}", flush=True)
 
 
 def choose(candidates: Iterable[Candidate], params: SelectParams) -> tuple[Candidate, bool, str]:

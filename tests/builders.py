@@ -222,6 +222,8 @@ def ship(folder: Path, model: bytes, reference: bytes = SLOW_ROWS, speedup: floa
     test = Split(images_NHWC, images_NHWC.mean((2, 3)).argmax(1))
     promise.write(folder, test, 0.1, 0.1 * speedup, speedup, max_drop_points=1.0, fingerprint=FINGERPRINT)
     save_file({"rows": np.arange(4, dtype=np.float32)}, folder / DENSE_WEIGHTS)
+    path.with_name("labels.json").write_text('["top", "second", "third", "bottom"]', encoding="utf-8")
+    path.with_name("model_card.md").write_text("# `dense-int8`\n\nThe brightest row.\n", encoding="utf-8")
     return path
 
 

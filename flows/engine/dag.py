@@ -74,6 +74,7 @@ def read(root: Path, *, clean: bool = False) -> Plan:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo, lock_repo
     from dvc.repo.reproduce import get_active_graph, plan_repro
+    from dvc.scm import SCMError
 
     try:
         with Repo(str(root)) as repo, lock_repo(repo):
@@ -97,6 +98,9 @@ def read(root: Path, *, clean: bool = False) -> Plan:
                 removed=removed,
                 locked=tuple(_locked(root)),
             )
+    except SCMError:
+        mend = "`git init -q` and `git add -A && git commit -qm modelpress` make it one"
+        raise BadInput(f"{root}: no git repository, as a downloaded archive is none: {mend}") from None
     except DvcException as error:
         raise BadInput(one_line(error)) from None
 

@@ -28,6 +28,7 @@ from tasks.core.runtime.promise import COMPANIONS, MODEL
 from tasks.core.tracking.registered import download, reason
 
 ALIAS = "champion"
+LABELS, CARD = "labels.json", "model_card.md"  # of stage select
 _ROWS = 16  # test images that the loaded model is checked on
 _FASTER = 1.0  # than the reference: enough for a champion, whatever speed-up was promised
 
@@ -80,6 +81,8 @@ def register(select: Path, ingest: Path, name: str, run_id: str) -> Registered:
             tags = {"sha256": digest, "candidate": metrics["selected"], "accuracy": str(metrics["accuracy"])}
             for key, value in tags.items():
                 client.set_model_version_tag(name, version, key, value)
+            client.update_registered_model(name, f"What modelpress selected; {ALIAS} is the one to serve.")
+            client.update_model_version(name, version, (select / CARD).read_text(encoding="utf-8"))
         new = "registered as" if not found else "is already"
         if refusal:
             sentence = f"{metrics['selected']} {new} version {version} of {name}, not {ALIAS}: {refusal}"
@@ -147,7 +150,7 @@ def _log(client: MlflowClient, content: bytes, select: Path, ingest: Path, name:
             save_as_external_data=False,
             onnx_execution_providers=["CPUExecutionProvider"],  # MLflow's default looks for CUDA, and warns
         )
-    for companion in (*COMPANIONS, DENSE_WEIGHTS):
+    for companion in (*COMPANIONS, DENSE_WEIGHTS, LABELS, CARD):
         client.log_model_artifact(info.model_id, str(select / companion))
     client.update_run(run_id, "RUNNING")  # the block above has closed it
     return str(info.registered_model_version)

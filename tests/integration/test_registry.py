@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from PIL import Image
 from safetensors.numpy import load_file
 
 from flows.registry import register as registration
@@ -72,6 +73,8 @@ def test_model_is_champion_and_predicts_the_same_when_it_passed(client: MlflowCl
     version = client.get_model_version_by_alias(NAME, ALIAS)
     assert champion(client) == result.version
     assert version.tags["candidate"] == "dense-int8"
+    assert version.description == Path("select/model_card.md").read_text()
+    assert ALIAS in client.get_registered_model(NAME).description
     loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@{ALIAS}")
     images_NHWC = np.load("ingest/test_images.npy")
     expected = images_NHWC.astype(np.float32).mean((2, 3))
@@ -179,6 +182,18 @@ def test_champion_is_checked_when_the_registry_is_all_there_is(client: MlflowCli
     done = modelpress(tmp_path, "check", f"models:/{NAME}@{ALIAS}", check=True)
     assert done.stdout.splitlines()[-1].startswith("What was promised holds here")
     assert done.stderr == ""
+
+
+def test_champion_predicts_images_beside_the_caller_when_named_by_its_alias(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    Path("dvc.yaml").touch()
+    select(client)
+    (tmp_path / "shots").mkdir()
+    Image.fromarray(np.array([[0] * 4, [2] * 4, [0] * 4, [0] * 4], np.uint8)).save("shots/a.png")
+    words = ("predict", f"models:/{NAME}@{ALIAS}", "a.png", "--json")
+    (row,) = json.loads(modelpress(tmp_path / "shots", *words, check=True).stdout)
+    assert (row["image"], row["label"]) == ("a.png", "second")
 
 
 @pytest.mark.parametrize(
