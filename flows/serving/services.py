@@ -65,13 +65,12 @@ def _close_silent_runs() -> None:
     """Have Prefect mark a flow run Crashed when it has been silent for SILENT_S: a worker that was killed with its
     host says nothing any more."""
     from prefect import get_client
-    from prefect.automations import Automation
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import EventTrigger, Posture
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
     ends = ("Completed", "Cached", "Failed", "Cancelled", "Crashed")
-    automation = Automation(
+    automation = AutomationCore(
         name=SILENT,
         description="A run gives a sign of life every 30 s, until it ends.",
         trigger=EventTrigger(

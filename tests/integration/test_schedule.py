@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from flows.serving import services
 from tests.integration.toy import ROOT, ask, environment, modelpress, prefect_server
 
 EVERY_S = 15
@@ -38,12 +39,11 @@ def deployments(api: dict[str, str]) -> dict[str, dict[str, Any]]:
     return {d["name"]: d for d in ask(api, "/deployments/filter")}
 
 
-def finished(api: dict[str, str], deployment: str, count: int) -> list[dict[str, Any]]:
-    """The first `count` runs of a deployment that have ended, as soon as there are so many. Those that came
-    while another one was at work were cancelled, and do not count."""
+def ended(api: dict[str, str], deployment: str, types: list[str], count: int) -> list[dict[str, Any]]:
+    """The first `count` runs of a deployment that have ended in a state of `types`, as soon as there are so many."""
     query = {
         "deployments": {"name": {"any_": [deployment]}},
-        "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},
+        "flow_runs": {"state": {"type": {"any_": types}}},
         "sort": "START_TIME_ASC",
     }
     end = time.monotonic() + 150
@@ -53,6 +53,18 @@ def finished(api: dict[str, str], deployment: str, count: int) -> list[dict[str,
             return runs[:count]
         time.sleep(0.5)
     raise AssertionError(f"{deployment} has not ended {count} times: {ask(api, '/flow_runs/filter')}")
+
+
+def begin(api: dict[str, str], deployment: str) -> None:
+    ask(api, f"/deployments/{deployments(api)[deployment]['id']}/create_flow_run")
+
+
+def wait_for_start(folder: Path) -> None:
+    """Return when the stage `train` of a run sleeps."""
+    end = time.monotonic() + 100
+    while not (folder / "sleeping").is_file():
+        assert time.monotonic() < end, "no run has come to stage train"
+        time.sleep(0.2)
 
 
 def test_deploy_registers_both_and_asks_nothing_when_it_is_done_twice(
@@ -65,9 +77,13 @@ def test_deploy_registers_both_and_asks_nothing_when_it_is_done_twice(
     assert found["train"]["schedules"] == []
     assert [s["schedule"]["interval"] for s in found["nightly"]["schedules"]] == [EVERY_S]
     assert {d["work_pool_name"] for d in found.values()} == {"local"}
+    (automation,) = ask(api, "/automations/filter")
+    assert automation["enabled"]
+    assert automation["trigger"]["within"] == services.SILENT_S
+    assert automation["actions"][0]["state"] == "CRASHED"
 
 
-def test_schedule_fires_and_computes_nothing_when_nothing_has_changed(
+def test_schedule_fires_and_computes_nothing_when_nothing_has_changed_and_one_run_works_at_a_time(
     deployed: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:
     folder, api = deployed
@@ -76,16 +92,25 @@ def test_schedule_fires_and_computes_nothing_when_nothing_has_changed(
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            command, cwd=folder, env=environment(**api), stdout=output, stderr=subprocess.STDOUT
+            command,
+            cwd=folder,
+            env=environment(TOY_SLEEP=f"train={EVERY_S}", **api),
+            stdout=output,
+            stderr=subprocess.STDOUT,
         ) as worker,
     ):
         try:
-            first, second = finished(api, "nightly", 2)
+            wait_for_start(folder)
+            begin(api, "train")
+            (other,) = ended(api, "train", ["CANCELLED", "COMPLETED", "FAILED", "CRASHED"], 1)
+            first, second = ended(api, "nightly", ["COMPLETED", "FAILED", "CRASHED"], 2)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{log.read_text()}") from None
         finally:
             worker.terminate()
             worker.wait(60)
+    assert other["state_name"] == "Cancelled", other["state"]
+    assert "another run is at work" in other["state"]["message"]
     assert first["state_name"] == "Completed", first["state"]
     assert (folder / "data/evaluate/content").is_file()
     assert second["state_name"] == "Cached", second["state"]

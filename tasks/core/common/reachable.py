@@ -30,7 +30,7 @@ def reach(variable: str, health: str = "") -> None:
     Raises:
         BadInput: it does not answer, or the URL is none. The line holds no password.
     """
-    url = os.environ[variable]
+    url = os.environ.get(variable, "")
     try:
         parts = urlsplit(url)
         kind, host, port = parts.scheme.partition("+")[0], parts.hostname, parts.port

@@ -8,6 +8,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from tasks.core.common.errors import BadInput
+from tasks.core.common.reachable import reach
 
 
 def download(uri: str, file: str, folder: Path) -> None:
@@ -16,6 +17,7 @@ def download(uri: str, file: str, folder: Path) -> None:
     Raises:
         BadInput: it cannot be had.
     """
+    reach("MLFLOW_TRACKING_URI", "/health")
     try:
         mlflow.artifacts.download_artifacts(
             artifact_uri=f"{uri}/{file}" if file else uri, dst_path=str(folder)
