@@ -34,8 +34,8 @@ _KEPT_S = 30 * 24 * 3600.0  # a run that the server of today does not know may b
 
 
 def named(kind: str) -> str:
-    """What a run is called in Prefect and in MLflow: what it does, and when it began."""
-    return f"{kind} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    """What a run is called in Prefect and in MLflow: when it began, and what it does."""
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {kind}"
 
 
 class FlowRun:

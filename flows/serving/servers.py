@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flows.engine.child import Child
-from flows.engine.settings import PREFECT_PORT, STATE
+from flows.engine.settings import EXPERIMENT, PREFECT_PORT, STATE
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.common.files import read_json, write_json
 
@@ -94,6 +94,18 @@ def mlflow_server(port: int, tracking_uri: str) -> Server:
     command += ["--backend-store-uri", tracking_uri, "--workers", "1"]
     command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
     return Server("MLflow", port, command, {"MLFLOW_LOGGING_LEVEL": "WARNING"}, "/health")
+
+
+def table_of_runs(mlflow: str) -> str:
+    """The address of the experiment's table of runs on an MLflow server, with the columns that say most; the
+    server's own if there is no experiment yet, or it wants to know who asks."""
+    asked = f"{mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}"
+    try:
+        with urllib.request.urlopen(asked, timeout=5) as response:
+            number = json.load(response)["experiment"]["experiment_id"]
+    except (OSError, ValueError, KeyError):
+        return mlflow
+    return f"{mlflow}/#/experiments/{number}/runs?viewStateShareKey={EXPERIMENT}"
 
 
 def running_prefect() -> str | None:

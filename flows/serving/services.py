@@ -43,7 +43,7 @@ def ui(prefect_port: int, mlflow_port: int) -> None:
         prefect = running[0].url
         servers.record_prefect(prefect)
         stack.callback(servers.record_prefect, None)
-        print(f"Prefect: {prefect}\nMLflow:  {tracking if remote else running[1].url}")
+        print(f"Prefect: {prefect}\nMLflow:  {servers.table_of_runs(tracking if remote else running[1].url)}")
         print(f"scheduled runs: PREFECT_API_URL={prefect}/api prefect worker start --pool {POOL}")
         print("Ctrl-C stops both", flush=True)
         while all(server.child.poll() is None for server in running):

@@ -13,9 +13,18 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from flows.serving import servers
+from tasks.core.common.files import write_json
 from tasks.core.tracking.mirror import Tracker
 from tests.builders import build
 from tests.integration.conftest import Browser
+
+SELECTED = {
+    "selected": "press-7",
+    "accuracy": 0.9172,
+    "drop_points": 0.46,
+    "speedup_b1": 6.8,
+    "size_ratio": 17.9,
+}
 
 
 @pytest.fixture
@@ -39,12 +48,25 @@ def log_press(folder: Path, root: Path) -> tuple[str, dict[str, str]]:
     parent = tracker.start("pipeline")
     tracker.stage_started("press")
     tracker.stage_ended("press", "ran", folder)
+    write_json(root / "metrics.json", SELECTED)
+    tracker.log_summary(root, folder.parent / "ingest", "The fastest.")
     tracker.end(ok=True)
     client = MlflowClient()
     (experiment,) = client.search_experiments(filter_string="name = 'example'")
     runs = client.search_runs([experiment.experiment_id])
     names = {run.info.run_name: run.info.run_id for run in runs if run.info.run_id != parent}
     return names.pop("press"), names
+
+
+def show_table(mlflow: str, chromium: Browser) -> None:
+    """The table of runs shows what was selected, how accurate, fast and small it is, to whom has set nothing up."""
+    chromium.open(f"{mlflow}/#/experiments/1/runs?viewStateShareKey=example", 1900)
+    WebDriverWait(chromium.driver, 60).until(
+        lambda d: SELECTED["selected"] in d.find_element(By.TAG_NAME, "body").text
+    )
+    shown = chromium.driver.find_element(By.TAG_NAME, "body").text.splitlines()
+    for name, value in SELECTED.items():
+        assert {name, str(value)} <= set(shown)
 
 
 def opened(driver: WebDriver, point: WebElement, name: str) -> str:
@@ -63,6 +85,7 @@ def test_each_point_opens_its_run_when_clicked(mlflow: str, chromium: Browser, t
     build(tmp_path / "data")
     press, trials = log_press(tmp_path / "data" / "press", tmp_path)
     assert len(trials) == 20
+    show_table(mlflow, chromium)
     wait = WebDriverWait(chromium.driver, 60)
     chromium.open(f"{mlflow}/#/experiments/1/runs/{press}")
     wait.until(lambda d: d.find_element(By.XPATH, "//*[text()='Show more']")).click()

@@ -36,6 +36,7 @@ from tasks.core.tracking.records import (
 )
 from tasks.core.tracking.registered import reason
 from tasks.core.tracking.system_metrics import Monitor
+from tasks.core.tracking.view import share
 
 RUN = "run"  # the parent, among the names that Outbox has for runs
 WAITING = Path(".modelpress", "mlflow")  # records that MLflow has not got yet
@@ -72,6 +73,7 @@ class Tracker:
             client = MlflowClient()
             found = client.get_experiment_by_name(experiment)
             self._experiment = found.experiment_id if found else client.create_experiment(experiment)
+            share(client, found or client.get_experiment(self._experiment))
         except MlflowException as error:
             raise StageFailed(f"MLflow's store cannot be opened: {reason(error)}") from None
 
@@ -134,6 +136,7 @@ class Tracker:
         self._said = [said]
         if (folder / "metrics.json").is_file():
             self._log_metrics(RUN, folder / "metrics.json")
+            self._box.log(RUN, tags={"selected": read_json(folder / "metrics.json")["selected"]})
         if (data / "dataset.json").is_file():
             self._box.use(RUN, dataset(data))
 
