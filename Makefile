@@ -7,20 +7,25 @@ SITE := -c 'import site; print(site.getsitepackages()[0])'
 UV := uv -q pip compile --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	--no-header --no-emit-index-url pyproject.toml
 
-.PHONY: run test fast ui bench compression throughput networks lock clean
+.PHONY: run test fast docs ui bench compression throughput networks lock clean
 
 run: .venv/run  ## obtain Fashion-MNIST and run the whole pipeline
 	modelpress fetch fashion-mnist
 	modelpress run
 
-test: .venv/test  ## lint, types and all tests
+test: .venv/test  ## lint, types, the docs and all tests
 	ruff check .
 	ruff format --check .
 	mypy
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 	pytest -n 3 --dist loadfile
 
 fast: .venv/test  ## the tests that start no process and no server
 	pytest -n 2 -m "not slow" tests/unit
+
+docs: .venv/test  ## the pages of docs/, into .modelpress/docs
+	python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 mkdocs build
 
 ui: .venv/run  ## the Prefect and MLflow servers, on loopback
 	modelpress ui
@@ -57,10 +62,14 @@ lock:  ## resolve pyproject.toml anew; needs uv
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps onnx-neural-compressor==1.0
 	touch $@
 
-# --no-deps: the lock is complete, and pip need not resolve it once more.
+# --no-deps: the lock is complete, and pip need not resolve it once more. A build of torch without CUDA that is there
+# already stays, and so do the libraries that only CUDA needs where they are.
 define install
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(1)
+	if $(BIN)/python -c 'import torch, torchvision, sys; sys.exit(torch.version.cuda is not None)' 2>/dev/null; \
+		then awk '/^[a-z]/ {keep = !/^(torch|torchvision|triton)==|^(nvidia|cuda)-/} keep' $(1) >.venv/lock; \
+		else cp $(1) .venv/lock; fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .venv/lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 endef

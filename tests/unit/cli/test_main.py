@@ -201,14 +201,6 @@ def test_keys_say_what_a_value_may_be_when_types_are_nested() -> None:
     assert keys["tune.space"] == "mapping to {low, high, log} or {choices}"
 
 
-def test_readme_says_of_every_key_what_modelpress_params_says() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    for key in describe.keys(Pipeline.model_validate(SMALLEST)):
-        assert key.description, key.name
-        default = "" if key.default is None else f"`{key.default}`"
-        assert f"| `{key.name}` | {default} | {key.description} |" in readme
-
-
 def test_predict_ranks_the_labels_when_images_have_another_size(model: Path, tmp_path: Path) -> None:
     small = bright_row(tmp_path / "bild ä.png", 3)
     large = tmp_path / "large.png"

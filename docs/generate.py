@@ -1,0 +1,63 @@
+"""Write the pages of the reference that the code knows better than any author: `python docs/generate.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.cli import describe
+from tasks.core.config.params_file import Pipeline
+from tasks.core.data.images import REFUSED, formats
+
+REFERENCE = Path(__file__).parent / "reference"
+SMALLEST = {"ingest": {"source": "x"}, "prune": {"ratios": [0.5]}, "quantize": {"schemes": ["fp32"]}}
+
+PARAMS = """\
+# Parameters
+
+Every key of `params.yaml`, one section a stage. `modelpress params` shows them with the values of your checkout; an
+unknown key or an ill-typed value is refused in one line before anything runs. Generated from the code.
+"""
+DATA = """\
+# Data
+
+`modelpress init PATH` takes a folder `CLASS/*.png`, with or without `train/`, `val/` and `test/` above, or IDX files.
+Grey or RGB and the images' size are found out. Mixed sizes, palettes, transparency, 16 bits, CMYK, animations and
+rotated photographs are handled by rules that the data report states. What cannot be read is left out, counted and
+named: damaged files, links that lead nowhere or in a circle, files that vanish or may not be read.
+
+## Formats
+
+Whatever Pillow opens is taken, by the extensions that it knows, if the content is what the extension says or one of
+the common formats. Generated from the code, of the Pillow that is in the lock.
+
+"""
+
+
+def params() -> str:
+    """docs/reference/params.md."""
+    lines, section = [PARAMS], ""
+    for key in describe.keys(Pipeline.model_validate(SMALLEST)):
+        name = key.name.partition(".")[0]
+        if name != section:
+            section = name
+            lines += [f"\n## {section}\n", "| key | default | type | |", "|---|---|---|---|"]
+        default = "" if key.default is None else f"`{key.default}`"
+        lines.append(f"| `{key.name}` | {default} | {key.type} | {key.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def data() -> str:
+    """docs/reference/data.md."""
+    taken: dict[str, list[str]] = {}
+    for extension, names in formats().items():
+        taken.setdefault(names[0], []).append(f"`{extension}`")
+    lines = ["| format | extensions |", "|---|---|"]
+    lines += [f"| {name} | {', '.join(sorted(taken[name]))} |" for name in sorted(taken)]
+    lines += ["", "Not taken:", "", "| format | because |", "|---|---|"]
+    lines += [f"| {name} | {reason} |" for name, reason in sorted(REFUSED.items())]
+    return DATA + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (REFERENCE / "params.md").write_text(params(), encoding="utf-8")
+    (REFERENCE / "data.md").write_text(data(), encoding="utf-8")
