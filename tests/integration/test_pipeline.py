@@ -33,6 +33,29 @@ def done(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def before_train(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
+    """A project in which all that comes before train has run, without a search."""
+    folder = make_project(tmp_path_factory.mktemp("train") / "project", digits, tune={"trials": 0})
+    repro(folder, "tune")
+    return folder
+
+
+@pytest.fixture
+def project(before_train: Path, tmp_path: Path) -> Path:
+    shutil.copytree(before_train, tmp_path / "project")
+    return tmp_path / "project"
+
+
+def with_train(folder: Path, **values: int) -> Path:
+    """`folder` with these keys of section train."""
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["train"].update(values)
+    path.write_text(yaml.safe_dump(params))
+    return folder
+
+
 def metrics(folder: Path, stage: str) -> dict[str, object]:
     content: dict[str, object] = json.loads((folder / "data" / stage / "metrics.json").read_text())
     return content
@@ -190,8 +213,8 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_train_and_prune_learn_when_torchrun_starts_two_ranks(digits: Path, tmp_path: Path) -> None:
-    folder = make_project(tmp_path / "ranks", digits, tune={"trials": 0})
+def test_train_and_prune_learn_when_torchrun_starts_two_ranks(project: Path) -> None:
+    folder = project
     printed = repro(folder, "prune@0.5", PET_NPROC_PER_NODE="2")
     assert printed.count("prune 1/") == 1, "one rank speaks"
     pruned = json.loads((folder / "data/prune/0.5/metrics.json").read_text())
@@ -200,8 +223,8 @@ def test_train_and_prune_learn_when_torchrun_starts_two_ranks(digits: Path, tmp_
     assert float(str(metrics(folder, "train")["val_accuracy"])) > 0.7
 
 
-def test_weights_are_those_of_the_unbroken_run_when_a_rank_is_killed(digits: Path, tmp_path: Path) -> None:
-    whole = make_project(tmp_path / "whole", digits, tune={"trials": 0}, train={"epochs": 6})
+def test_weights_are_those_of_the_unbroken_run_when_a_rank_is_killed(project: Path, tmp_path: Path) -> None:
+    whole = with_train(project, epochs=6)
     repro(whole, "train", PET_NPROC_PER_NODE="2")
     broken = tmp_path / "broken"
     shutil.copytree(whole, broken)
@@ -233,9 +256,9 @@ def test_weights_are_those_of_the_unbroken_run_when_a_rank_is_killed(digits: Pat
 
 
 def test_train_is_refused_in_one_line_when_two_ranks_do_not_divide_the_batch(
-    digits: Path, tmp_path: Path
+    project: Path,
 ) -> None:
-    folder = make_project(tmp_path / "odd", digits, tune={"trials": 0}, train={"batch_size": 63})
+    folder = with_train(project, batch_size=63)
     printed = run(folder, MODELPRESS, "run", code=2, PET_NPROC_PER_NODE="2").splitlines()
     said = "train: train.batch_size (63) is global and must be a multiple of the 2 ranks"
     assert printed[-1].startswith(f"modelpress: {said}")
@@ -246,8 +269,8 @@ def test_train_is_refused_in_one_line_when_two_ranks_do_not_divide_the_batch(
     assert not (folder / "data/train").exists()
 
 
-def test_repro_says_which_rank_was_ended_when_nobody_starts_it_again(digits: Path, tmp_path: Path) -> None:
-    folder = make_project(tmp_path / "killed", digits, tune={"trials": 0}, train={"epochs": 200})
+def test_repro_says_which_rank_was_ended_when_nobody_starts_it_again(project: Path) -> None:
+    folder = with_train(project, epochs=200)
     with subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "train"],
         cwd=folder,

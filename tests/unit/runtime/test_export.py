@@ -1,5 +1,6 @@
 """Export, quantization and the harness around ONNX Runtime."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,11 @@ def network(arch: str = "resnet_small", width: int = 16) -> torch.nn.Module:
     return model.eval()
 
 
+@cache  # an export takes seconds, and nothing here changes one
+def dense_graph(arch: str = "resnet_small") -> onnx.ModelProto:
+    return export(network(arch), SHAPE)
+
+
 def raw(model: onnx.ModelProto) -> bytes:
     return to_bytes(take_raw_images(model, SHAPE, *SCALE))
 
@@ -45,7 +51,7 @@ def raw(model: onnx.ModelProto) -> bytes:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    path.write_bytes(raw(export(network(), SHAPE)))
+    path.write_bytes(raw(dense_graph()))
     return path
 
 
@@ -59,7 +65,7 @@ def wider(exported: Path) -> Path:
 @pytest.mark.parametrize("arch", [*ARCHITECTURES, "convnext_tiny"])
 def test_export_computes_what_torch_does_when_given_raw_images(arch: str, tmp_path: Path) -> None:
     model, path = network(arch), tmp_path / "model.onnx"
-    path.write_bytes(raw(export(model, SHAPE)))
+    path.write_bytes(raw(dense_graph(arch)))
     for batch in (1, 7):
         x_NHWC = images(batch)
         with torch.inference_mode():
@@ -83,16 +89,15 @@ def test_export_takes_uint8_and_gives_logits_when_its_interface_is_read(exported
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_export_has_one_operator_for_a_mean_and_no_batch_norm_when_read(arch: str) -> None:
-    operators = {node.op_type for node in export(network(arch), SHAPE).graph.node}
+    operators = {node.op_type for node in dense_graph(arch).graph.node}
     assert "GlobalAveragePool" in operators
     assert not operators & {"ReduceMean", "Reshape", "Gather", "BatchNormalization"}
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_refilled_graph_is_the_exported_one_when_the_network_is_pruned(arch: str) -> None:
-    dense, pruned = network(arch), network(arch)
+    pruned, graph = network(arch), dense_graph(arch)
     Pruner(pruned, SHAPE, 0.5, "l2", "uniform", 1, 8).step()
-    graph = export(dense, SHAPE)
     before = graph.SerializeToString(deterministic=True)
     assert raw(refill(graph, pruned)) == raw(export(pruned, SHAPE))
     assert graph.SerializeToString(deterministic=True) == before
