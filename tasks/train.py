@@ -68,7 +68,8 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
                 checkpoint=checkpoint,
             )
             history = progress.over(rows, note)
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            if ranks.main:
+                shutil.rmtree(checkpoint, ignore_errors=True)
         if not ranks.writes:
             return
     save_model(model, spec, out)
