@@ -48,6 +48,7 @@ class Outbox:
         self._own.write({"op": "store", "store": _store()})
         self._changed = threading.Condition()
         self._closing = False
+        self._sent = 0
         self._thread = threading.Thread(target=self._deliver, name="mlflow-outbox", daemon=True)
         self._thread.start()
 
@@ -96,11 +97,14 @@ class Outbox:
             return self._own.ids.get(run)
 
     def close(self, seconds: float) -> int:
-        """Wait until all is sent, but no longer than `seconds`; how many records are left in the file."""
+        """Wait until all is sent, or nothing has been for `seconds`; how many records are left in the file."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._own.waiting, seconds)
+            goes_on = True
+            while self._own.waiting and goes_on:
+                before = self._sent
+                goes_on = self._changed.wait_for(lambda: self._sent > before, seconds)  # noqa: B023 (used at once)
             left = len(self._own.waiting)
         if not left:
             self._thread.join(seconds)
@@ -141,6 +145,7 @@ class Outbox:
                     records.refused.add(record["run"])
             with self._changed:
                 records.sent(run_id)
+                self._sent += 1
                 self._changed.notify_all()
 
     def _send(self, record: dict[str, Any], ids: Mapping[str, str]) -> str | None:
