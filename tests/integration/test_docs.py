@@ -45,11 +45,10 @@ def test_tutorial_ends_with_a_model_that_predicts_when_its_blocks_are_run(
     assert len(printed) == 6
     figures = yaml.safe_load((folder / "metrics.json").read_text())
     assert figures["val_accuracy"] > 0.9, "the tutorial's model knows its digits"
-    predicted = re.findall(r"(digit \d) +[\d.]+%", printed[4])
     threes = [row for row in printed[4].splitlines() if "digit 3/" in row]
     right = [row for row in threes if re.search(r"\.png +digit 3 ", row)]
-    assert predicted
-    assert len(right) > 0.9 * len(threes) > 100
+    assert len(threes) == len(list((folder / "my-images/digit 3").glob("*3.png"))) > 10
+    assert len(right) > 0.8 * len(threes)
     assert "selected:" in printed[5]
 
 

@@ -201,6 +201,9 @@ def test_flow_is_red_and_dependants_are_not_run_when_a_stage_fails(toy: Path, ap
     assert "this cannot work" in message
     assert runs["prune@0.25"]["state_name"] == "Completed"
     assert runs["evaluate"]["state_name"] == "NotReady"
+    logged = ask(api, "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}})
+    assert any("this cannot work" in line["message"] for line in logged)
+    assert not any("Traceback" in line["message"] for line in logged)
     status = {r.info.run_name: r.info.status for r in mlflow_runs(toy)}
     assert (status["prune@0.5"], status["prune@0.25"]) == ("FAILED", "FINISHED")
     assert [r.info.status for r in of_kind(mlflow_runs(toy), "pipeline")] == ["FAILED"]

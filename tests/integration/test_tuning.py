@@ -231,7 +231,8 @@ def finished(url: str) -> int:
 
 
 def running(url: str) -> list[FrozenTrial]:
-    return [trial for trial in own(url) if trial.state == TrialState.RUNNING]
+    """The trials that a worker runs, from when their parameters are drawn."""
+    return [trial for trial in own(url) if trial.state == TrialState.RUNNING and trial.params]
 
 
 @pytest.fixture
