@@ -57,6 +57,38 @@ def test_page_does_not_overflow_when_narrow_or_wide(chromium: Browser, tmp_path:
     assert overflow(chromium) <= 0
 
 
+BROKEN = """
+const walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT), broken = [];
+while (walker.nextNode()) {
+  const node = walker.currentNode;
+  if (!node.parentElement.closest('.settings th, .legend')) continue;
+  for (const word of node.data.matchAll(/[A-Za-z]{2,}/g)) {
+    const range = document.createRange();
+    range.setStart(node, word.index);
+    range.setEnd(node, word.index + word[0].length);
+    if (new Set([...range.getClientRects()].map(r => Math.round(r.top))).size > 1) broken.push(word[0]);
+  }
+}
+return broken;
+"""
+OVERLAPPING = """
+const boxes = [...document.querySelectorAll('#scatter-title ~ .dot-label')].map(e => e.getBoundingClientRect());
+const over = (a, b) => a.left < b.right && b.left < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom;
+return [boxes.length, boxes.filter((a, i) => boxes.some((b, j) => i < j && over(a, b))).length];
+"""
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_no_word_is_broken_and_no_label_covered_when_the_page_is(
+    chromium: Browser, tmp_path: Path, width: int
+) -> None:
+    chromium.open(make_page(tmp_path / "data"), width=width)
+    assert chromium.evaluate(BROKEN) == []
+    labels, covered = chromium.evaluate(OVERLAPPING)
+    assert labels == len(CANDIDATES)
+    assert covered == 0
+
+
 def test_page_shows_hostile_names_as_text_when_the_data_hold_them(chromium: Browser, tmp_path: Path) -> None:
     names = [HOSTILE, IMAGE, "a & b", "{{ 7 * 7 }}"]
     chromium.open(make_page(tmp_path / "data", title=HOSTILE, classes=names, hostile=HOSTILE + IMAGE))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from tasks.core.config.params import TrainParams
 from tasks.core.config.params_file import load_pipeline, parse, read_yaml
@@ -33,7 +34,7 @@ def render(template: str, **context: Any) -> str:
     environment.filters |= {
         "percent": percent, "points": points, "ms": milliseconds, "bytes": size, "count": count,
         "short": short, "times": times, "p_value": p_value, "figure": figure,
-        "code": code_span,
+        "code": code_span, "key": key,
     }  # fmt: skip
     return environment.get_template(template).render(context)
 
@@ -117,6 +118,11 @@ def figure(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(figure(v) for v in value)
     return str(value)
+
+
+def key(name: str) -> Markup:
+    """A name of params.yaml, broken between its words where the line is too short."""
+    return Markup(re.sub(r"([._])", r"\1<wbr>", str(escape(name))))
 
 
 def code_span(text: object) -> str:
