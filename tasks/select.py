@@ -26,8 +26,8 @@ from tasks.core.evaluation.candidates import (
     read_result,
     table_text,
 )
-from tasks.core.reporting.caveats import weaknesses
 from tasks.core.reporting.page import NBSP, milliseconds, points, render, settings_of, size
+from tasks.core.reporting.weaknesses import weaknesses
 from tasks.core.runtime import promise
 
 

@@ -23,10 +23,10 @@ from tasks.core.evaluation.candidates import (
     sortable,
 )
 from tasks.core.reporting import charts
-from tasks.core.reporting.caveats import weaknesses
 from tasks.core.reporting.charts import Dot
 from tasks.core.reporting.page import milliseconds, percent, points, times
 from tasks.core.reporting.pictures import PIXEL_ART, file_uri, image_uri
+from tasks.core.reporting.weaknesses import weaknesses
 
 MATRIX_CLASSES = 30  # the largest confusion matrix that a reader can use
 WORST = 60  # recalls listed when there are more classes than that
