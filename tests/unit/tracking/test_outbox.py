@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,25 @@ def test_lines_are_valid_json_when_they_are_read_again(tmp_path: Path) -> None:
     assert [json.loads(line)["op"] for line in path.read_text().splitlines()[:-1]][-1] == "sent"
     assert Records.read(path).ids == {"run": "a"}
     assert [record["op"] for record in Records.read(path).waiting] == ["create", "log"]
+
+
+@pytest.mark.parametrize(("pause", "left"), [(1.5, 0), (60, 4)])
+def test_end_waits_for_the_last_record_when_the_store_is_slow_but_not_when_it_is_silent(
+    experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pause: float, left: int
+) -> None:
+    outbox = Outbox(tmp_path / "waiting", experiment)
+    outbox.create("run", "run", None, {})
+    assert outbox.id_of("run", 60)
+    log_batch, goes_on = MlflowClient.log_batch, threading.Event()
+
+    def slow(*given: object, **named: object) -> object:
+        goes_on.wait(pause)
+        return log_batch(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(MlflowClient, "log_batch", slow)
+    for step in range(4):
+        outbox.log("run", [("loss", 0.5, step)])
+    assert outbox.close(4) == left
+    goes_on.set()
+    if left == 0:
+        assert runs(experiment)["run"].data.metrics == {"loss": 0.5}
