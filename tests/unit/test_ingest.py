@@ -1,4 +1,4 @@
-"""The stage as a whole, on small folders made here, and the pool of processes that it decodes with."""
+"""The stage as a whole, on small folders made here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -14,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
-from tasks.core.common.errors import BadInput, StageFailed
-from tasks.core.common.workers import Workers
+from tasks.core.common.errors import BadInput
 from tasks.core.config.params import IngestParams
 from tasks.core.data.dataset import open_dataset
 from tasks.core.data.samples import Target, choose_target
 from tasks.ingest import ingest
-from tests.unit.data.test_sources import write_idx
+from tests.unit.data.test_idx import write_idx
 
 ROOT = Path(__file__).parents[2]
 SIDE = 12
@@ -354,48 +351,3 @@ def test_command_ends_with_1_and_nothing_half_written_when_the_disk_is_full(
     assert done.stderr.startswith("ingest: the disk is full")
     assert done.stderr.count("\n") == 1
     assert done.stdout.splitlines()[-1] == "params.yaml"
-
-
-# --- the pool ----------------------------------------------------------------------------------------
-
-
-def test_workers_give_results_in_the_order_of_jobs() -> None:
-    with Workers("time") as workers:
-        assert list(workers.map(abs, range(0, -50, -1))) == list(range(50))
-
-
-def test_workers_draw_jobs_only_a_little_ahead() -> None:
-    jobs = iter(range(1000))
-    with Workers("time") as workers:
-        next(workers.map(abs, jobs))
-        assert next(jobs) <= 3 * workers.count
-
-
-def test_workers_pass_on_what_a_job_raises() -> None:
-    with Workers("time") as workers, pytest.raises(FileNotFoundError, match="nowhere"):
-        list(workers.map(os.stat, ["/nowhere"]))
-
-
-def test_workers_fail_clearly_when_a_process_is_killed() -> None:
-    with Workers("time") as workers, pytest.raises(StageFailed, match="a worker process was killed"):
-        list(workers.map(os._exit, [9]))
-
-
-@pytest.mark.slow
-def test_workers_end_when_their_parent_is_killed() -> None:
-    code = "from tasks.core.common.workers import Workers; import os, time\n" + (
-        "if __name__ == '__main__':\n"
-        " with Workers('time') as w:\n"
-        "  for r in w.map(time.sleep, [0, 0, 60]): print('ready', flush=True)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as parent:
-        assert parent.stdout is not None
-        parent.stdout.readline()
-        children = psutil.Process(parent.pid).children(recursive=True)
-        assert len(children) >= 2
-        parent.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(children, timeout=10)
-    # A process that nobody has waited for yet is dead too.
-    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
