@@ -21,6 +21,7 @@ from tasks.core.data.dataset import Split
 from tasks.core.pruning.channels import Group, Groups, KeptWhole, cut, find_groups
 from tasks.core.pruning.criteria import CRITERIA, Part, mean
 from tasks.core.training.batches import sample
+from tasks.core.training.pointwise import sound_gradients
 
 LEAST_KEPT = 0.1  # of a group's channels, in a global scope: no layer is closed
 GRADIENT_BATCH = 64
@@ -193,7 +194,7 @@ def loss_gradients(
     training = model.training
     names, parameters = zip(*model.named_parameters(), strict=True)
     for x_NCHW, labels_N in sample(model, split, mean, std, images, GRADIENT_BATCH):
-        with torch.enable_grad():
+        with torch.enable_grad(), sound_gradients(model):
             loss = F.cross_entropy(model.eval()(x_NCHW), labels_N)
             gradients = torch.autograd.grad(loss, parameters)
         model.train(training)

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from tasks.core.common.errors import StageFailed
 from tasks.core.quantization.static import Calibrated, quantize_static
 from tasks.core.runtime.export import INPUT
+from tasks.core.training.pointwise import is_unsound, pixels_read
 
 QMAX = 255  # activations are uint8
 STRETCH = 2.0  # a learned scale is at most so many times the calibrated one, and at least its inverse
@@ -149,6 +150,8 @@ def _conv(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
     padding = (top, left)
     if padding != (bottom, right):
         x_NCHW, padding = F.pad(x_NCHW, (left, right, top, bottom)), (0, 0)
+    if padding == (0, 0) and is_unsound(weight, strides):
+        x_NCHW, strides = pixels_read(x_NCHW, strides), [1, 1]
     return F.conv2d(
         x_NCHW, weight, bias[0] if bias else None, strides, padding, dilations, attributes.get("group", 1)
     )

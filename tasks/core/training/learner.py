@@ -24,6 +24,7 @@ from tasks.core.training.batchnorm import recalibrate, shared_statistics
 from tasks.core.training.checkpoints import Stateful
 from tasks.core.training.compiling import compiled
 from tasks.core.training.optimizer import Recipe, lr_factor, make_optimizer, shrink_scales, soft_threshold
+from tasks.core.training.pointwise import sound_gradients
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def learning(model: nn.Module, recipe: Recipe, steps: int, world: World) -> Iter
         trained = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # Before the ranks share statistics: those of averaged weights are computed anew, by every rank from all images.
     ema = WeightAverage(trained, recipe.ema_decay) if recipe.ema_decay else None
-    with shared_statistics(trained, world):
+    with sound_gradients(trained), shared_statistics(trained, world):
         learner = Learner(trained, ema, recipe, steps, world, sharded)
         yield learner
         trained.requires_grad_(True)
