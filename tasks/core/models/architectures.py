@@ -32,15 +32,24 @@ def build(spec: Spec) -> nn.Module:
         BadInput: there is no network of that name, or it does not suit the images, or it has no branches for
             stochastic depth.
     """
+    net = unchecked(spec)
+    _check(net, spec)
+    return net
+
+
+def unchecked(spec: Spec) -> nn.Module:
+    """As `build`, for a network that is known to suit the images: without looking at what it makes of one.
+
+    Raises:
+        BadInput: there is no network of that name, or it has no branches for stochastic depth.
+    """
     if spec.arch == SMALL_RESNET:
         net: nn.Module = SmallResNet(spec)
     else:
         net = _timm(spec) if spec.arch.startswith(TIMM) else _torchvision(spec)
         _set_dropout(net, spec.dropout)
         _set_stochastic_depth(net, spec)
-    net = _pooled_by_mean(net).to(memory_format=torch.channels_last)
-    _check(net, spec)
-    return net
+    return _pooled_by_mean(net).to(memory_format=torch.channels_last)
 
 
 # ---- torchvision's and timm's

@@ -11,15 +11,14 @@ are pixels where a layer takes a flattened map.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-import torch_pruning
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch_pruning.ops import OPTYPE
 
 from tasks.core.common.errors import StageFailed
 from tasks.core.models.saved import WIDTHS
@@ -207,11 +206,25 @@ def _compute(model: nn.Module, x_NCHW: Tensor, complaint: str) -> None:
             hook.remove()
 
 
+def _torch_pruning() -> Any:
+    """The library, without timm: where that is installed, torch-pruning imports it, and with it torchvision and torch's
+    compiler, three seconds in all, to count the operations of layers that nobody asks about here."""
+    alone = not {"timm", "torch_pruning"} & sys.modules.keys()
+    if alone:
+        sys.modules["timm"] = None  # type: ignore[assignment]  # what Python takes for a module that is not there
+    try:
+        import torch_pruning
+    finally:
+        if alone:
+            del sys.modules["timm"]
+    return torch_pruning
+
+
 def _trace(model: nn.Module, x_NCHW: Tensor) -> Any:
     """torch-pruning's dependency graph. It sets the network to eval mode, and may raise anything."""
     training = model.training
     try:
-        return torch_pruning.DependencyGraph().build_dependency(model, x_NCHW, verbose=False)
+        return _torch_pruning().DependencyGraph().build_dependency(model, x_NCHW, verbose=False)
     except Exception as error:
         raise StageFailed(f"{type(model).__name__}: cannot be traced: {_one_line(error)}") from error
     finally:
@@ -224,11 +237,12 @@ def _one_line(error: Exception) -> str:
 
 def _obstacle(graph: Any, traced: Iterable[Any], names: Mapping[nn.Module, str]) -> str | None:
     """Why the channels of a traced group must all stay, or None."""
+    kinds = _torch_pruning().ops.OPTYPE
     for dep, _ in traced:
         node, module = dep.target, dep.target.module
-        if node.type == OPTYPE.OUTPUT or (not node.outputs and graph.is_out_channel_pruning_fn(dep.handler)):
+        if node.type == kinds.OUTPUT or (not node.outputs and graph.is_out_channel_pruning_fn(dep.handler)):
             return IS_OUTPUT
-        if node.type == OPTYPE.PARAMETER:
+        if node.type == kinds.PARAMETER:
             return f"it is coupled with {graph._param_to_name[module]}, a parameter outside any layer"
         if module not in names:
             continue

@@ -14,7 +14,8 @@ from typing import Any
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.config.params import TrainParams
 from tasks.core.config.tune_params import TuneParams
-from tasks.core.tuning.trials import Answer, Task, Trainer, Worker
+from tasks.core.tuning.trainer import Trainer
+from tasks.core.tuning.trials import Answer, Task, Worker
 
 
 class RayWorker:

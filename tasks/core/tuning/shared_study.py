@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.common.progress import Progress
+from tasks.core.tuning.local_workers import training_context
 from tasks.core.tuning.samplers import experimental
 from tasks.core.tuning.search_inputs import Search
 from tasks.core.tuning.studies import (
@@ -40,7 +41,9 @@ from tasks.core.tuning.studies import (
     take,
     unreachable,
 )
-from tasks.core.tuning.trials import Trainer
+
+if TYPE_CHECKING:
+    from tasks.core.tuning.trainer import Trainer
 
 POLL_S = 1.0
 CLOSED = "closed"  # nobody takes another trial: the minutes are spent
@@ -93,7 +96,7 @@ def over(study: optuna.Study) -> bool:
 @contextmanager
 def crew(about: Search) -> Iterator[list[BaseProcess]]:
     """`tune.parallel` processes that work on the study of `about`, for the length of the block."""
-    context = multiprocessing.get_context("spawn")
+    context = training_context()
     processes = [context.Process(target=_work, args=(about,)) for _ in range(about.params.parallel)]
     try:
         for process in processes:
@@ -110,6 +113,8 @@ def crew(about: Search) -> Iterator[list[BaseProcess]]:
 def _work(about: Search) -> None:
     signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search; it stops its workers
+    from tasks.core.tuning.trainer import Trainer
+
     search_process = multiprocessing.parent_process()
     trainer = Trainer(about.task)
     try:

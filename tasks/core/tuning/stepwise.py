@@ -17,9 +17,10 @@ from tasks.core.common.errors import BadInput
 from tasks.core.common.journal import cut_off
 from tasks.core.common.progress import Progress
 from tasks.core.config.tune_params import TuneParams
+from tasks.core.tuning.local_workers import local_workers
 from tasks.core.tuning.search_inputs import Search
 from tasks.core.tuning.studies import chosen, diverge, ended, go_on, note, own_trials, result, take
-from tasks.core.tuning.trials import Answer, Worker, local_workers
+from tasks.core.tuning.trials import Answer, Worker
 
 SECONDS = "seconds"  # that earlier runs of the search have taken
 

@@ -44,7 +44,9 @@ def test_gradients_are_those_of_double_precision_when_channels_are_few(
         (x_NCHW.grad, exact_x.grad),
     ):
         assert found is not None and expected is not None
-        assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-4 * float(expected.detach().abs().max()))
+        assert torch.allclose(
+            found.double(), expected, rtol=1e-4, atol=1e-4 * float(expected.detach().abs().max())
+        )
 
 
 def test_network_is_as_it_was_when_its_training_is_over() -> None:
