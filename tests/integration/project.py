@@ -70,7 +70,7 @@ def run(folder: Path, *command: str, code: int = 0, **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=280,
+        timeout=840,
         check=False,
     )
     assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}"

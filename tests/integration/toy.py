@@ -117,7 +117,7 @@ def make_toy(folder: Path) -> Path:
 def run(command: list[str], folder: Path, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a command in `folder`, with this interpreter's tools on the path."""
     done = subprocess.run(
-        command, cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=280, check=False
+        command, cwd=folder, env=environment(**env), capture_output=True, text=True, timeout=840, check=False
     )
     assert not check or done.returncode == 0, (
         f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}"
@@ -160,7 +160,13 @@ def prefect_server(home: Path, *, schedules: bool = False) -> Iterator[dict[str,
 
 def ask(api: dict[str, str], path: str, body: dict[str, Any] | None = None) -> Any:
     """What Prefect's API says to a POST of `body` to `path`."""
-    response = httpx.post(f"{api['PREFECT_API_URL']}{path}", json=body or {}, timeout=30, trust_env=False)
+    for _ in range(20):
+        response = httpx.post(f"{api['PREFECT_API_URL']}{path}", json=body or {}, timeout=30, trust_env=False)
+        if (
+            response.status_code != httpx.codes.SERVICE_UNAVAILABLE
+        ):  # its database is locked; its own client waits, too
+            break
+        time.sleep(0.5)
     response.raise_for_status()
     return response.json()
 

@@ -3,8 +3,9 @@
     python -m tasks.core.distributed.torchrun --rdzv-id=train -m tasks.train …
 
 Arguments and environment (PET_NPROC_PER_NODE, PET_NNODES and their kin) are torchrun's. Without PET_NNODES all ranks
-are on this host. Where torchrun ends with its own exit code and a traceback, this ends with that of the rank that
-failed first, and says in a line why.
+are on this host; without any of them there is one, which takes the place of this process: torchrun would import torch
+a second time, to watch it. Where torchrun ends with its own exit code and a traceback, this ends with that of the rank
+that failed first, and says in a line why.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from torch.distributed import run
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.elastic.rendezvous.api import RendezvousError
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 
 def main() -> None:
     """Run the ranks; exit with 0, with the code of the first that failed (128 and more: a signal), or with 1 where
     the hosts do not find each other."""
+    if not any(name.startswith("PET_") for name in os.environ):
+        os.execv(sys.executable, [sys.executable, *sys.argv[sys.argv.index("-m") :]])
+    from torch.distributed import run
+
     # Ranks that are started again would find the addresses of the dead ones in a shared store.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     run.logger.setLevel(logging.ERROR)  # it warns that each rank has one thread; stages set how many
@@ -40,6 +43,11 @@ def main() -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+
     stage = args.training_script.rpartition(".")[2]
     try:
         run.run(args)  # type: ignore[no-untyped-call]

@@ -19,9 +19,12 @@ from tasks.core.tuning.trials import Answer, Task, Worker
 
 
 def training_context() -> ForkServerContext:
-    """Where processes that train come from: torch is imported once for all of them."""
+    """Where processes that train come from: what they need is imported once for all of them.
+
+    That is torch, what the module that starts them imports, and torch's compiler, which optimizers import.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tasks.core.tuning.trainer", "tasks.core.tuning.studies"])
+    context.set_forkserver_preload(["tasks.core.tuning.trainer", "optuna", "pandas", "torch._dynamo"])
     return context
 
 
