@@ -244,6 +244,15 @@ def empty(database: str) -> Iterator[str]:
         optuna.delete_study(study_name=summary.study_name, storage=storage)
 
 
+def _halted_in_a_trial(worker: subprocess.Popen[str], url: str) -> bool:
+    """Whether the worker, who does nothing more if so, has begun a trial beside the leader's."""
+    os.killpg(worker.pid, signal.SIGSTOP)
+    if len(running(url)) == 2:
+        return True
+    os.killpg(worker.pid, signal.SIGCONT)
+    return False
+
+
 def test_no_trial_is_lost_or_run_twice_for_nothing_when_a_host_is_killed(
     project: Path, empty: str, tmp_path: Path
 ) -> None:
@@ -256,7 +265,7 @@ def test_no_trial_is_lost_or_run_twice_for_nothing_when_a_host_is_killed(
     ):
         assert worker.stdout is not None
         assert "1 trials side by side in tune-" in worker.stdout.readline()
-        wait(lambda: len(running(empty)) == 2 and any(t.state == TrialState.COMPLETE for t in own(empty)))
+        wait(lambda: finished(empty) > 0 and _halted_in_a_trial(worker, empty))
         kill(worker)
         left = {trial.number for trial in running(empty)}
         said, _ = leader.communicate(timeout=200)
