@@ -6,12 +6,7 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,50 +15,22 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from flows.serving import servers
 from tests.integration.toy import (
+    STAGES,
     ask,
-    environment,
+    begin,
     flow_run_of,
     last_flow_run,
+    mlflow_runs,
     modelpress,
-    prefect_server,
+    of_kind,
     run,
+    states,
     task_runs,
+    wait_for,
 )
 
 DVC = [sys.executable, "-m", "dvc"]
-STARTING_S = 15  # of a process on a busy machine
-STAGES = ["data/raw/in.txt.dvc", "ingest", "train", "prune@0.5", "prune@0.25", "evaluate"]
-
-
-def states(api: dict[str, str], count: int = len(STAGES)) -> dict[str, str]:
-    runs = task_runs(api, last_flow_run(api)["id"], count)
-    return {name: task["state_name"] for name, task in runs.items()}
-
-
-def mlflow_runs(folder: Path, uri: str = "") -> list[Run]:
-    client = MlflowClient(uri or f"sqlite:///{folder / 'mlflow.db'}")
-    (experiment,) = client.search_experiments(filter_string="name = 'modelpress'")
-    return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]))
-
-
-def of_kind(runs: list[Run], kind: str) -> list[Run]:
-    return [r for r in runs if r.data.tags["modelpress.kind"] == kind]
-
-
-def begin(folder: Path, *words: str, seconds: int = 120, **env: str) -> subprocess.Popen[str]:
-    """`modelpress run`, returned as soon as its stage `train` sleeps."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "run", *words],
-        cwd=folder,
-        env=environment(TOY_SLEEP=f"train={seconds}", **env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(lambda: (folder / "sleeping").exists() and (folder / "sleeping").read_text())
-    return process
 
 
 def has_ended(pid: int) -> bool:
@@ -71,13 +38,6 @@ def has_ended(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def wait_for(condition: Any, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_run_gives_the_lock_of_dvc_repro_and_then_only_cached_stages(
@@ -278,102 +238,6 @@ def test_second_run_is_refused_until_the_first_is_killed_and_then_goes_on(
         ("train", "KILLED"),
     }
     assert not [r for r in mlflow_runs(toy) if r.info.status == "RUNNING"]
-
-
-@pytest.mark.parametrize("variable", ["PREFECT_API_URL", "MLFLOW_TRACKING_URI"])
-@pytest.mark.parametrize("listens", [True, False])
-def test_run_is_refused_in_one_line_when_a_server_does_not_answer(
-    toy: Path, api: dict[str, str], variable: str, listens: bool
-) -> None:
-    begun = time.monotonic()
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        if not listens:
-            silent.close()
-        done = modelpress(toy, "run", **{**api, variable: f"http://me:s3cret@127.0.0.1:{port}/api"})
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert f"{variable}: http://127.0.0.1:{port}/api does not answer" in done.stderr
-    assert "s3cret" not in done.stderr + done.stdout
-    assert time.monotonic() - begun < 15 + STARTING_S
-    assert not (toy / "data/train").exists()
-
-
-def test_work_goes_on_and_is_recorded_by_the_next_run_when_the_servers_die(
-    toy: Path, reproduced: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "mlflow").mkdir()
-    with servers.bind(0) as listener:
-        port = listener.getsockname()[1]
-    with prefect_server(tmp_path / "prefect") as api, mlflow_server(tmp_path / "mlflow", port) as uri:
-        at_once = {"PREFECT_CLIENT_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-        process = begin(toy, seconds=4, **api, MLFLOW_TRACKING_URI=uri, **at_once)
-    errors = process.communicate(timeout=200)[1]
-    assert process.returncode == 0, errors
-    assert "MLflow does not answer" in errors
-    assert "Traceback" not in errors
-    assert (toy / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
-
-    with prefect_server(tmp_path / "prefect") as api, mlflow_server(tmp_path / "mlflow", port) as uri:
-        modelpress(toy, "run", check=True, **api, MLFLOW_TRACKING_URI=uri)
-        runs = ask(api, "/flow_runs/filter", {"sort": "START_TIME_ASC"})
-        assert [run["state_name"] for run in runs] == ["Completed", "Cached"]
-        ended = {
-            name: task["state_name"] for name, task in task_runs(api, runs[0]["id"], len(STAGES)).items()
-        }
-        assert ended == {name: "Cached" if name.endswith(".dvc") else "Completed" for name in STAGES}
-        found = ask(api, "/artifacts/filter", {"flow_runs": {"id": {"any_": [runs[0]["id"]]}}})
-        assert "summary" in {artifact["key"] for artifact in found}
-        mirrored = mlflow_runs(toy, uri)
-    children = [r for r in mirrored if r.data.tags["modelpress.kind"] == "stage"]
-    assert {r.info.run_name: r.info.status for r in children} == dict.fromkeys(STAGES[1:], "FINISHED")
-    assert {r.data.metrics["loss"] for r in children} == {0.25}
-    assert [r.info.status for r in of_kind(mirrored, "pipeline")] == ["FINISHED", "FINISHED"]
-    assert not list((toy / ".modelpress/mlflow").iterdir())
-
-
-@contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[str]:
-    """An MLflow server at `port` with its database in `folder`; its address."""
-    with chdir(folder):  # where the server's log goes
-        server = servers.mlflow_server(port, f"sqlite:///{folder / 'mlflow.db'}")
-        server.wait_until_up()
-    try:
-        yield server.url
-    finally:
-        server.stop()
-
-
-def test_run_is_in_the_ui_afterwards_when_it_had_a_server_of_its_own(done: Path) -> None:
-    first = modelpress(done, "run", check=True)
-    (line,) = [line for line in first.stdout.splitlines() if "this one: " in line]
-    run_id = line.rstrip(")").rpartition("/")[2]
-    with prefect_server(done / ".modelpress/prefect") as api:
-        assert last_flow_run(api)["id"] == run_id
-        assert set(states(api).values()) == {"Cached"}
-
-
-def test_run_uses_the_server_of_modelpress_ui_when_it_is_up(done: Path) -> None:
-    with servers.bind(0) as one, servers.bind(0) as other:
-        prefect, mlflow = one.getsockname()[1], other.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "flows.cli.main",
-        "ui",
-        f"--prefect-port={prefect}",
-        f"--mlflow-port={mlflow}",
-    ]
-    with subprocess.Popen(command, cwd=done, env=environment(), stdout=subprocess.PIPE, text=True) as ui:
-        try:
-            assert ui.stdout is not None
-            lines = [ui.stdout.readline() for _ in range(4)]
-            assert lines[0] == f"Prefect: http://127.0.0.1:{prefect}\n"
-            output = modelpress(done, "run", check=True).stdout
-            assert f"watch this run at http://127.0.0.1:{prefect}\n" in output
-        finally:
-            ui.send_signal(signal.SIGINT)
-            assert ui.wait(timeout=30) == 130
-    assert not (done / ".modelpress/prefect-server.json").exists()
 
 
 def test_status_names_what_would_run_when_a_parameter_changed(done: Path) -> None:

@@ -9,14 +9,18 @@ import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from flows.engine import settings
 from flows.serving import servers
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 ROOT = Path(__file__).parents[2]
+STAGES = ["data/raw/in.txt.dvc", "ingest", "train", "prune@0.5", "prune@0.25", "evaluate"]
 
 PARAMS = """\
 # A comment that must survive.
@@ -190,3 +194,45 @@ def task_runs(api: dict[str, str], flow_run: str, count: int) -> dict[str, dict[
             return runs
         time.sleep(0.1)
     raise AssertionError(f"{count} task runs were expected, ended: {runs}")
+
+
+def states(api: dict[str, str], count: int = len(STAGES)) -> dict[str, str]:
+    """The states of the newest flow run's tasks, by name."""
+    runs = task_runs(api, last_flow_run(api)["id"], count)
+    return {name: task["state_name"] for name, task in runs.items()}
+
+
+def mlflow_runs(folder: Path, uri: str = "") -> list[Run]:
+    """MLflow's runs, the oldest first."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri or f"sqlite:///{folder / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'modelpress'")
+    return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]))
+
+
+def of_kind(runs: list[Run], kind: str) -> list[Run]:
+    """Those of a pipeline, a stage or a trial."""
+    return [r for r in runs if r.data.tags["modelpress.kind"] == kind]
+
+
+def begin(folder: Path, *words: str, seconds: int = 120, **env: str) -> subprocess.Popen[str]:
+    """`modelpress run`, returned as soon as its stage `train` sleeps."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli.main", "run", *words],
+        cwd=folder,
+        env=environment(TOY_SLEEP=f"train={seconds}", **env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: (folder / "sleeping").exists() and (folder / "sleeping").read_text())
+    return process
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    """Return as soon as `condition` holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
