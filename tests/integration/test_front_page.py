@@ -61,7 +61,7 @@ def log_press(folder: Path, root: Path) -> tuple[str, dict[str, str]]:
 def show_table(mlflow: str, chromium: Browser) -> None:
     """The table of runs shows what was selected, how accurate, fast and small it is, to whom has set nothing up."""
     chromium.open(f"{mlflow}/#/experiments/1/runs?viewStateShareKey=example", 1900)
-    WebDriverWait(chromium.driver, 60).until(
+    WebDriverWait(chromium.driver, 180).until(
         lambda d: SELECTED["selected"] in d.find_element(By.TAG_NAME, "body").text
     )
     shown = chromium.driver.find_element(By.TAG_NAME, "body").text.splitlines()
@@ -74,7 +74,7 @@ def opened(driver: WebDriver, point: WebElement, name: str) -> str:
     tab is closed again."""
     point.click()
     driver.switch_to.window(driver.window_handles[-1])
-    WebDriverWait(driver, 60).until(lambda d: name in d.find_element(By.TAG_NAME, "body").text.splitlines())
+    WebDriverWait(driver, 180).until(lambda d: name in d.find_element(By.TAG_NAME, "body").text.splitlines())
     address = driver.current_url
     driver.close()
     driver.switch_to.window(driver.window_handles[0])
@@ -86,7 +86,7 @@ def test_each_point_opens_its_run_when_clicked(mlflow: str, chromium: Browser, t
     press, trials = log_press(tmp_path / "data" / "press", tmp_path)
     assert len(trials) == 20
     show_table(mlflow, chromium)
-    wait = WebDriverWait(chromium.driver, 60)
+    wait = WebDriverWait(chromium.driver, 180)
     chromium.open(f"{mlflow}/#/experiments/1/runs/{press}")
     wait.until(lambda d: d.find_element(By.XPATH, "//*[text()='Show more']")).click()
     points = wait.until(lambda d: [a for a in d.find_elements(By.CSS_SELECTOR, "pre a") if a.text])

@@ -24,7 +24,7 @@ def wait_for_text(browser: Browser, *texts: str) -> str:
         return all(t in whole for t in texts)
 
     try:
-        WebDriverWait(browser.driver, 60, poll_frequency=0.2).until(shown)
+        WebDriverWait(browser.driver, 180, poll_frequency=0.2).until(shown)
     except TimeoutException:
         raise AssertionError(f"{texts} expected in the page:\n{text()}") from None
     return text()

@@ -16,7 +16,8 @@ import pytest
 from flows.serving import services
 from tests.integration.toy import ROOT, ask, environment, modelpress, prefect_server
 
-EVERY_S = 15
+EVERY_S = 40  # longer than a run takes to start on a slow machine, or the late ones pile up
+AT_WORK_S = 25
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def ended(api: dict[str, str], deployment: str, types: list[str], count: int) ->
         "flow_runs": {"state": {"type": {"any_": types}}},
         "sort": "START_TIME_ASC",
     }
-    end = time.monotonic() + 150
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         runs: list[dict[str, Any]] = ask(api, "/flow_runs/filter", query)
         if len(runs) >= count:
@@ -61,7 +62,7 @@ def begin(api: dict[str, str], deployment: str) -> None:
 
 def wait_for_start(folder: Path) -> None:
     """Return when the stage `train` of a run sleeps."""
-    end = time.monotonic() + 100
+    end = time.monotonic() + 200
     while not (folder / "sleeping").is_file():
         assert time.monotonic() < end, "no run has come to stage train"
         time.sleep(0.2)
@@ -94,7 +95,7 @@ def test_schedule_fires_and_computes_nothing_when_nothing_has_changed_and_one_ru
         subprocess.Popen(
             command,
             cwd=folder,
-            env=environment(TOY_SLEEP=f"train={EVERY_S}", **api),
+            env=environment(TOY_SLEEP=f"train={AT_WORK_S}", **api),
             stdout=output,
             stderr=subprocess.STDOUT,
         ) as worker,
