@@ -40,6 +40,7 @@ def _enter() -> Path:
 
 
 def fetch(args: argparse.Namespace) -> None:
+    """`modelpress fetch`: the raw data of the main job."""
     from tasks.fetch import fetch_fashion_mnist
 
     _enter()
@@ -47,6 +48,7 @@ def fetch(args: argparse.Namespace) -> None:
 
 
 def init(args: argparse.Namespace) -> None:
+    """`modelpress init`: name the images in params.yaml."""
     from flows.cli import overrides
 
     path = Path(os.path.normpath(args.path.absolute()))
@@ -69,6 +71,7 @@ def init(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """`modelpress run`: the pipeline, after what was asked for is in params.yaml."""
     from flows.cli import overrides
     from flows.engine.lock import only_run
 
@@ -107,6 +110,7 @@ def _check_source(source: str) -> None:
 
 
 def ablate(args: argparse.Namespace) -> None:
+    """`modelpress ablate`: what each technique is worth."""
     from flows.cli import local
 
     root = _enter()
@@ -123,6 +127,7 @@ def ablate(args: argparse.Namespace) -> None:
 
 
 def tune_worker(args: argparse.Namespace) -> None:
+    """`modelpress tune-worker`: help a search that another host leads."""
     _enter()
     command = [sys.executable, "-m", "tasks.tune_worker", *TUNE_WORKER]
     command += ["--parallel", str(args.parallel), "--wait", str(args.wait)]
@@ -130,6 +135,7 @@ def tune_worker(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
+    """`modelpress predict`: the classes of images, by a file or a registered model."""
     from flows.cli import terminal
     from flows.cli.predict import TOP, as_json, predict
 
@@ -144,6 +150,7 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
+    """`modelpress check`: whether what a model promises holds on this machine."""
     from flows.cli import terminal
     from flows.registry.gate import as_json, check, rows
 
@@ -176,6 +183,7 @@ def _model(name: str) -> Iterator[Path]:
 
 
 def params(args: argparse.Namespace) -> None:
+    """`modelpress params`: every parameter, and what it is now."""
     from dataclasses import asdict
 
     from flows.cli import describe, terminal
@@ -194,6 +202,7 @@ def params(args: argparse.Namespace) -> None:
 
 
 def status(args: argparse.Namespace) -> None:
+    """`modelpress status`: what a run would do, and what the last one selected."""
     from flows.cli import terminal
     from flows.engine import dag
     from flows.selection import selected
@@ -212,6 +221,7 @@ def status(args: argparse.Namespace) -> None:
 
 
 def deploy(args: argparse.Namespace) -> None:
+    """`modelpress deploy`: register the deployments and their schedules."""
     from flows.serving import services
     from tasks.core.config.params_file import load_pipeline
 
@@ -222,6 +232,7 @@ def deploy(args: argparse.Namespace) -> None:
 
 
 def ui(args: argparse.Namespace) -> None:
+    """`modelpress ui`: the servers of Prefect and MLflow, until they are stopped."""
     from flows.serving import services
 
     _enter()

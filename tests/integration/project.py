@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -80,3 +81,9 @@ def run(folder: Path, *command: str, code: int = 0, **environment: str) -> str:
 def repro(folder: Path, *arguments: str, **environment: str) -> str:
     """What `dvc repro` printed."""
     return run(folder, sys.executable, "-m", "dvc", "repro", *arguments, **environment)
+
+
+def metrics(folder: Path, stage: str) -> dict[str, object]:
+    """metrics.json of a stage."""
+    content: dict[str, object] = json.loads((folder / "data" / stage / "metrics.json").read_text())
+    return content

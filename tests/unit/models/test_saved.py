@@ -95,7 +95,10 @@ def test_model_is_loaded_when_an_earlier_version_saved_it(tmp_path: Path) -> Non
     content = read_json(tmp_path / "model.json")
     del content["rectified"]
     write_json(tmp_path / "model.json", content)
-    load_model(tmp_path)
+    loaded, _ = load_model(tmp_path)
+    x_NCHW = torch.rand(3, 1, 28, 28)
+    with torch.inference_mode():
+        assert torch.equal(loaded(x_NCHW), model(x_NCHW))
 
 
 def test_model_is_equal_to_the_bit_when_blocks_are_removed_and_it_is_saved_and_loaded(tmp_path: Path) -> None:
