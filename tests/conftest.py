@@ -23,6 +23,9 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
+# DVC reports each of its commands to its makers, in a process of its own that takes a second.
+os.environ["DVC_NO_ANALYTICS"] = "1"
+
 # A child finds the same interpreter and tools.
 os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
 

@@ -138,7 +138,7 @@ def modelpress(
 
 def environment(**env: str) -> dict[str, str]:
     """The environment of a child of the tests."""
-    return {**os.environ, "DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(ROOT), **env}
+    return {**os.environ, "PYTHONPATH": str(ROOT), **env}
 
 
 @contextmanager

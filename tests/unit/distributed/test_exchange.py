@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +11,21 @@ from torch import distributed, multiprocessing
 
 from tasks.core.distributed.exchange import Gather, gathering
 from tasks.core.distributed.world import TIMEOUT, World
+from tests.ranks import Run, ranks
 
 pytestmark = pytest.mark.slow  # processes
 
 RANKS = 3
 
 
+@pytest.fixture(scope="module")
+def on_ranks() -> Iterator[Run]:
+    with ranks(RANKS) as run:
+        yield run
+
+
 def one_of(rank: int, folder: Path, act: Callable[[int, Gather, Path], None], one_host: bool) -> None:
-    if one_host:
-        os.environ["LOCAL_WORLD_SIZE"] = str(RANKS)
+    os.environ["LOCAL_WORLD_SIZE"] = str(RANKS if one_host else 1)
     distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=RANKS)
     with gathering(World(rank, RANKS, torch.device("cpu"))) as gather:
         act(rank, gather, folder)
@@ -34,9 +40,9 @@ def gather_twice(rank: int, gather: Gather, folder: Path) -> None:
 
 @pytest.mark.parametrize("one_host", [True, False])
 def test_every_rank_has_the_tensors_of_all_in_order_when_they_are_gathered(
-    tmp_path: Path, one_host: bool
+    tmp_path: Path, one_host: bool, on_ranks: Run
 ) -> None:
-    multiprocessing.spawn(one_of, (tmp_path, gather_twice, one_host), nprocs=RANKS)  # type: ignore[no-untyped-call]
+    on_ranks(one_of, folder=tmp_path, act=gather_twice, one_host=one_host)
     for rank in range(RANKS):
         first, second = (torch.load(tmp_path / f"{rank}-{n}.pt", weights_only=True) for n in (2, 1))
         assert first.tolist() == [[[0, 10]], [[1, 11]], [[2, 12]]]
