@@ -1,5 +1,7 @@
 """Small networks that have learned something, in seconds: for tests of what compresses them."""
 
+from functools import cache
+
 import numpy as np
 import torch
 
@@ -49,7 +51,9 @@ def trained_a_little(arch: str, train: Split) -> torch.nn.Module:
     return model.eval()
 
 
+@cache
 def source_of(arch: str) -> Source:
+    """A network that tells four patterns apart, as the schemes take it. For reading only."""
     train, val = patterns(1024, 0), patterns(400, 1)
     mean, std = [100 / 255], [1 / (255 * 0.015)]
     dataset = Dataset(list("abcd"), SHAPE, mean, std, "digest", train, val, val)

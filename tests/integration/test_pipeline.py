@@ -183,10 +183,10 @@ TIMED = ("press", "evaluate", "select", "report")  # what a clock decides differ
 
 
 def test_flow_gives_the_lock_and_the_bytes_of_repro_when_run_on_the_same_data(
-    done: Path, digits: Path, tmp_path: Path
+    done: Path, digits: Path, tmp_path: Path, api: dict[str, str]
 ) -> None:
     folder = with_data(tmp_path / "flow", digits)
-    printed = run(folder, MODELPRESS, "run")
+    printed = run(folder, MODELPRESS, "run", **api)
     assert "prune-0.5-int8" in printed
     one, two = (yaml.safe_load((p / "dvc.lock").read_text())["stages"] for p in (done, folder))
     assert set(one) == set(two)
@@ -198,7 +198,7 @@ def test_flow_gives_the_lock_and_the_bytes_of_repro_when_run_on_the_same_data(
     assert exact[0] == exact[1]
     assert "Running stage" not in repro(folder), "dvc repro finds nothing left to do after the flow"
     before = (folder / "dvc.lock").read_bytes()
-    assert "nothing was recomputed" in run(folder, MODELPRESS, "run").lower()
+    assert "nothing was recomputed" in run(folder, MODELPRESS, "run", **api).lower()
     assert (folder / "dvc.lock").read_bytes() == before
 
 

@@ -82,10 +82,10 @@ def test_weights_are_those_of_the_unbroken_run_when_a_rank_is_killed(project: Pa
 
 
 def test_train_is_refused_in_one_line_when_two_ranks_do_not_divide_the_batch(
-    project: Path,
+    project: Path, api: dict[str, str]
 ) -> None:
     folder = with_train(project, batch_size=63)
-    printed = run(folder, MODELPRESS, "run", code=2, PET_NPROC_PER_NODE="2").splitlines()
+    printed = run(folder, MODELPRESS, "run", code=2, PET_NPROC_PER_NODE="2", **api).splitlines()
     said = "train: train.batch_size (63) is global and must be a multiple of the 2 ranks"
     assert printed[-1].startswith(f"modelpress: {said}")
     repeated = run(folder, sys.executable, "-m", "dvc", "repro", "train", code=255, PET_NPROC_PER_NODE="2")

@@ -165,12 +165,12 @@ def prefect_server(home: Path, *, schedules: bool = False) -> Iterator[dict[str,
 def ask(api: dict[str, str], path: str, body: dict[str, Any] | None = None) -> Any:
     """What Prefect's API says to a POST of `body` to `path`."""
     for _ in range(20):
-        response = httpx.post(f"{api['PREFECT_API_URL']}{path}", json=body or {}, timeout=30, trust_env=False)
-        if (
-            response.status_code != httpx.codes.SERVICE_UNAVAILABLE
-        ):  # its database is locked; its own client waits, too
+        response = httpx.post(
+            f"{api['PREFECT_API_URL']}{path}", json=body or {}, timeout=120, trust_env=False
+        )
+        if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
             break
-        time.sleep(0.5)
+        time.sleep(0.5)  # its database is locked; its own client waits, too
     response.raise_for_status()
     return response.json()
 
