@@ -1,4 +1,4 @@
-"""Flow runs of this checkout, remembered on disk until Prefect has their end.
+"""Flow runs of this checkout, remembered on disk until Prefect has their end and all that they logged.
 
 A server that dies while a run is at work, or a run that is killed together with it, leaves a flow run Running for
 ever: nobody else knows that it is not. The next run here closes it, with a reason.
@@ -22,6 +22,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Crashed, Failed
 
+from flows.engine import logs
 from flows.engine.lock import Busy, only_run
 from flows.engine.settings import STATE
 from tasks.core.common.errors import BadInput, StageFailed
@@ -83,11 +84,12 @@ def alone(root: Path, work: Callable[[FlowRun], State[Any]]) -> State[Any]:
             folder = root / _FOLDER
             _close_left(folder)
             run = FlowRun(folder)
-            try:
-                last = work(run)
-            except (BadInput, StageFailed) as error:
-                get_run_logger().error(str(error))
-                last = Failed(message=str(error), data=error)
+            with logs.keeping(_log(folder / f"{flow_run.id}.json")):
+                try:
+                    last = work(run)
+                except (BadInput, StageFailed) as error:
+                    get_run_logger().error(str(error))
+                    last = Failed(message=str(error), data=error)
             run.ended(last)
             return last
     except Busy as error:
@@ -100,11 +102,17 @@ last: State[Any] | None = (
 )
 
 
+def _log(path: Path) -> Path:
+    """The file beside a run's `path` that its log is kept in."""
+    return path.with_suffix(".log")
+
+
 def _close_left(folder: Path) -> None:
     for path in sorted(folder.glob("*.json")):
         try:
             with get_client(sync_client=True) as client:
                 _close(client, UUID(path.stem), read_json(path))
+                logs.send_missing(client, UUID(path.stem), _log(path))
         except ObjectNotFound:  # another server has it
             if time.time() - path.stat().st_mtime < _KEPT_S:
                 continue
@@ -112,6 +120,7 @@ def _close_left(folder: Path) -> None:
             get_run_logger().warning("%s: %s", path, error)
             continue
         path.unlink()
+        _log(path).unlink(missing_ok=True)
 
 
 def _close(client: SyncPrefectClient, run_id: UUID, left: dict[str, Any]) -> None:

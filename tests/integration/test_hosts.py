@@ -37,8 +37,15 @@ def cable(state: str) -> None:
     ip("-n", "mp-one", "link", "set", ENDS["mp-one"], state)
 
 
+def take_down() -> None:
+    """With a namespace goes its end of the cable, and with that the other end."""
+    for host in HOSTS:
+        subprocess.run(["ip", "netns", "del", host], check=False, capture_output=True)
+
+
 @pytest.fixture
 def hosts() -> Iterator[None]:
+    take_down()  # what a killed run of this test has left
     ip("link", "add", ENDS["mp-one"], "type", "veth", "peer", "name", ENDS["mp-two"])
     try:
         for host, address in HOSTS.items():
@@ -50,8 +57,7 @@ def hosts() -> Iterator[None]:
             ip("-n", host, "link", "set", "lo", "up")
         yield
     finally:
-        for host in HOSTS:
-            subprocess.run(["ip", "netns", "del", host], check=False)
+        take_down()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -74,6 +75,10 @@ def test_work_goes_on_and_is_recorded_by_the_next_run_when_the_servers_die(
         assert ended == {name: "Cached" if name.endswith(".dvc") else "Completed" for name in STAGES}
         found = ask(api, "/artifacts/filter", {"flow_runs": {"id": {"any_": [runs[0]["id"]]}}})
         assert "summary" in {artifact["key"] for artifact in found}
+        logged = ask(api, "/logs/filter", {"logs": {"flow_run_id": {"any_": [runs[0]["id"]]}}})
+        lines = Counter((log["message"], log["task_run_id"] is not None) for log in logged)
+        assert lines["train 3/3: loss 0.333", True] == 1, "what it had before is not sent again"
+        assert lines["evaluate 3/3: loss 0.333", True] == 1, "what it was not there to hear is sent"
         mirrored = mlflow_runs(toy, uri)
     children = [r for r in mirrored if r.data.tags["modelpress.kind"] == "stage"]
     assert {r.info.run_name: r.info.status for r in children} == dict.fromkeys(STAGES[1:], "FINISHED")
