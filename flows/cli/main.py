@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         where = f" writing {error.filename}" if error.filename else ""
         _exit(1, f"the disk is full{where}: free some space and run again")
+    finally:
+        gc.freeze()  # the last collection would take half a second to find what the imports have made
     sys.exit(0)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import inspect
 import os
 import signal
@@ -32,6 +33,7 @@ LAID_OVER = "laid_over"
 def main(stage: Callable[..., None], section: str | None = None) -> None:
     """Run `stage` from sys.argv; exit with 0, 1 (it failed) or 2 (bad input), without a traceback
     for what was foreseen. `section` is that of params.yaml, if it is not called like the stage."""
+    gc.freeze()  # what imports have made stays: no collection need look at it, nor the last one, which takes a second
     signal.signal(signal.SIGTERM, _terminated)
     name = stage.__name__
     args = _parser(stage).parse_args()
@@ -55,6 +57,7 @@ def main(stage: Callable[..., None], section: str | None = None) -> None:
         where = f" writing {error.filename}" if error.filename else ""
         _exit(1, f"{name}: the disk is full{where}: free some space and run again")
     finally:
+        gc.freeze()
         # It ends already; raised while the interpreter winds up, SystemExit would be reported as a traceback.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
