@@ -18,10 +18,16 @@ def read_candidates(select: Path) -> list[dict[str, str]]:
 
 
 def selected(metrics: Mapping[str, Any]) -> str:
-    """metrics.json of select, in a sentence or two."""
+    """metrics.json of select, in a few sentences: whether to ship it comes first."""
+    return f"{metrics['verdict']} {figures(metrics)}"
+
+
+def figures(metrics: Mapping[str, Any]) -> str:
+    """What was selected, in figures, and why, unless the verdict has said so."""
     low, high = metrics["drop_points_ci95"]
-    return (
+    said = (
         f"{metrics['selected']}: accuracy {metrics['accuracy']:.2%} (dense {metrics['accuracy_dense']:.2%}), "
         f"{metrics['drop_points']:.2f} points lost (95 % interval {low:.2f} to {high:.2f}), "
-        f"{metrics['speedup_b1']:.1f} times faster, {metrics['size_ratio']:.1f} times smaller. {metrics['reason']}"
+        f"{metrics['speedup_b1']:.1f} times faster, {metrics['size_ratio']:.1f} times smaller."
     )
+    return said if metrics["reason"] in metrics["verdict"] else f"{said} {metrics['reason']}"

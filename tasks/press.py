@@ -44,7 +44,8 @@ from tasks.core.config.params import SelectParams
 from tasks.core.config.params_file import Pipeline, load_pipeline
 from tasks.core.data.dataset import open_dataset
 from tasks.core.distributed.world import world
-from tasks.core.evaluation.stats import drop_interval
+from tasks.core.evaluation.bar import Bar, Loss
+from tasks.core.evaluation.stats import loss
 from tasks.core.models.saved import load_model, save_model
 from tasks.core.models.spec import Spec
 from tasks.core.pruning.finetuning import recover
@@ -158,8 +159,7 @@ class _Finetuned:
 
     trial: FrozenTrial
     folder: Path
-    drop_points: float
-    drop_high: float
+    loss: Loss
     within: bool
 
 
@@ -196,9 +196,9 @@ class _Workshop:
         else:
             with staged(folder) as partial:
                 self._train(design, trial.number, partial)
-        drop, high = self._drop((folder / "model.onnx").read_bytes())
-        within = high <= self.asked.select.max_drop_points
-        return _Finetuned(trial, folder, drop, high, within)
+        lost = self._loss((folder / "model.onnx").read_bytes())
+        bar = Bar(self.asked.select.max_drop_points, len(self.source.dataset.val))
+        return _Finetuned(trial, folder, lost, bar.passes(lost))
 
     def _train(self, design: Design, number: int, out: Path) -> None:
         params, dataset = self.asked.prune, self.source.dataset
@@ -224,15 +224,14 @@ class _Workshop:
         save_model(student, self.spec, out)
         write_history(history, out / "history.csv")
 
-    def _drop(self, content: bytes) -> tuple[float, float]:
-        """Points of accuracy lost on the validation images, and the upper end of the 95 % interval."""
+    def _loss(self, content: bytes) -> Loss:
+        """What a model loses on the validation images."""
         val = self.source.dataset.val
         right = [
             predict(session(model, 1), val.images_NHWC).argmax(1) == val.labels_N
             for model in (self.bench.dense, content)
         ]
-        _, high = drop_interval(right[0], right[1], RESAMPLES, self.asked.press.seed)
-        return float((right[0].mean() - right[1].mean()) * 100), high
+        return loss(right[0], right[1], RESAMPLES, self.asked.press.seed)
 
 
 def _write(
@@ -266,8 +265,8 @@ def _write(
             "candidates": {
                 names[f.trial.number]: {
                     "trial": f.trial.number,
-                    "val_drop_points": f.drop_points,
-                    "val_drop_high": f.drop_high,
+                    "val_drop_points": f.loss.points,
+                    "val_drop_high": f.loss.high,
                     "within_bar": f.within,
                     "relu": bool(f.trial.params.get("relu")),
                     "without": [

@@ -23,6 +23,7 @@ def report(
     train: Path,
     prune: Path,
     press: Path,
+    baselines: Path,
     evaluation: Path,
     selection: Path,
     settings: Path,
@@ -38,6 +39,7 @@ def report(
         train: data/train.
         prune: data/prune, a folder a ratio.
         press: data/press; nothing in it when the search was off.
+        baselines: data/baselines.
         evaluation: data/evaluate.
         selection: data/select.
         settings: params.yaml, shown as the stages used it.
@@ -60,6 +62,7 @@ def report(
         title=params.title,
         answer=sections.answer(rows, metrics),
         candidates=sections.candidates(rows, metrics),
+        baselines=sections.baselines(read_result(baselines / "metrics.json"), rows[DENSE]),
         worth_knowing=sections.worth_knowing(rows, accuracy, prune, used["prune"]["ratios"]),
         speed=sections.speed(rows, read_result(evaluation / "latency.json")),
         nodes=sections.nodes(rows, detail),

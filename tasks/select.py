@@ -15,6 +15,7 @@ from tasks.core.common.files import write_json, write_text
 from tasks.core.config.cli import main
 from tasks.core.config.params import SelectParams
 from tasks.core.data.dataset import open_dataset
+from tasks.core.evaluation.bar import Bar
 from tasks.core.evaluation.candidates import (
     DENSE,
     DENSE_WEIGHTS,
@@ -22,11 +23,14 @@ from tasks.core.evaluation.candidates import (
     Candidate,
     candidate_folder,
     float_nodes,
+    number,
     read_candidates,
     read_result,
+    read_table,
     table_text,
 )
 from tasks.core.reporting.page import NBSP, milliseconds, points, render, settings_of, size
+from tasks.core.reporting.verdict import Verdict, judge, rule
 from tasks.core.reporting.weaknesses import weaknesses
 from tasks.core.runtime import promise
 
@@ -36,6 +40,7 @@ def select(
     evaluation: Path,
     candidates: Path,
     press: Path,
+    baselines: Path,
     data: Path,
     train: Path,
     tune: Path,
@@ -50,6 +55,7 @@ def select(
         evaluation: data/evaluate, the figures of every candidate.
         candidates: data/quantize, a folder with model.onnx a candidate.
         press: data/press, with the candidates of the search.
+        baselines: data/baselines, which a model must beat to be worth shipping.
         data: data/ingest, for the model card and the sample.
         train: data/train, for the model card and the dense network's weights.
         tune: data/tune, whose best.yaml replaces values of `train`.
@@ -64,16 +70,31 @@ def select(
     """
     rows = read_candidates(evaluation)
     dense = rows[DENSE]
-    selected, passed, reason = choose(rows.values(), params)
+    dataset, trained = read_result(data / "dataset.json"), read_result(train / "metrics.json")
+    bar = Bar(params.max_drop_points, sum(dataset["counts"]["val"].values()))
+    selected, passed, reason = choose(rows.values(), params, bar)
     folder = candidate_folder(selected.name, candidates, press)
     _copy(folder / "model.onnx", out / promise.MODEL)
     _copy(candidate_folder(DENSE, candidates, press) / "model.onnx", out / promise.REFERENCE)
     _copy(train / "model.safetensors", out / DENSE_WEIGHTS)
-    dataset, trained = read_result(data / "dataset.json"), read_result(train / "metrics.json")
-    figures = _figures(selected, dense, passed, reason, params)
+    accuracy = read_result(evaluation / "accuracy.json")
+    simple = read_result(baselines / "metrics.json")
+    verdict = judge(
+        selected,
+        dense,
+        passed,
+        reason,
+        bar,
+        unknown=accuracy[selected.name]["no_better_than_chance"],
+        baselines=simple,
+        test_images=sum(dataset["counts"]["test"].values()),
+        train_accuracy=number(read_table(train / "history.csv")[-1]["train_accuracy"]),
+        val_accuracy=trained["val_accuracy"],
+    )
+    figures = {**_figures(selected, dense, passed, reason, params, bar), **_words(verdict, simple)}
     write_json(out / "labels.json", dataset["classes"])
     write_json(out / "metrics.json", figures)
-    table = [_row(c, dense, params, c == selected) for c in rows.values()]
+    table = [_row(c, dense, bar, c == selected) for c in rows.values()]
     write_text(out / "candidates.csv", table_text(table))
     latency = read_result(evaluation / "latency.json")
     promise.write(
@@ -86,10 +107,11 @@ def select(
         fingerprint=latency["fingerprint"],
     )
     used, tuned = settings_of(settings, tune)
-    accuracy = read_result(evaluation / "accuracy.json")
     card = render(
         "model_card.md.j2",
         metrics=figures,
+        rule=rule(bar),
+        baselines=simple,
         selected=selected,
         dense=dense,
         table=table,
@@ -109,36 +131,37 @@ def select(
     )
     write_text(out / "model_card.md", card)
     write_json(metrics, _rounded(figures, trained["val_accuracy"]))
+    print(f"select: {verdict.sentence}", *verdict.advice, sep="\n  ", flush=True)
     print(f"select: {selected.name}; why is in {out / 'model_card.md'}", flush=True)
 
 
-def choose(candidates: Iterable[Candidate], params: SelectParams) -> tuple[Candidate, bool, str]:
+def choose(candidates: Iterable[Candidate], params: SelectParams, bar: Bar) -> tuple[Candidate, bool, str]:
     """The candidate to ship, whether any compressed one is within the bar, and why in one sentence.
 
-    The reference competes too, as its drop is 0 by definition; it is also the answer when no other
-    candidate is good enough. Equals are told apart by size, then by name.
+    What was measured on the test images plays no part. The reference competes too, as its drop is 0 by definition; it
+    is also the answer when no other candidate is good enough. Equals are told apart by size, then by name.
     """
     rows = list(candidates)
     dense = next(c for c in rows if c.name == DENSE)
     compressed = [c for c in rows if c.name != DENSE]
-    accurate = [c for c in compressed if c.within(params.max_drop_points)]
+    accurate = [c for c in compressed if bar.passes(c.val_loss)]
     passing = [c for c in accurate if not _excess(c, params)]
-    bar = f"{points(params.max_drop_points)} points"
+    wanted = f"{points(bar.max_drop_points)} points"
     if not compressed:
         return dense, False, f"{DENSE} is the only candidate."
     if not accurate:
-        near = min(compressed, key=lambda c: (c.drop_high, c.drop_points, c.name))
+        near = min(compressed, key=lambda c: (c.val_drop_high, c.val_drop_points, c.name))
         reason = (
-            f"No compressed candidate is within the bar of {bar}: the closest, {near.name}, loses "
-            f"{points(near.drop_points)}, and {points(near.drop_high)} at the upper end of the 95 % "
-            f"interval; so {DENSE} stays."
+            f"No compressed candidate is within the bar of {wanted}: the closest, {near.name}, loses "
+            f"{points(near.val_drop_points)} on the validation images, and {points(near.val_drop_high)} at the upper "
+            f"end of the 95 % interval; so {DENSE} stays."
         )
         return dense, False, reason
     rank = _RANKS[params.objective]
     if not passing:
         near = min(accurate, key=rank)
         reason = (
-            f"No candidate within the bar of {bar} is fast and small enough: {near.name}, the "
+            f"No candidate within the bar of {wanted} is fast and small enough: {near.name}, the "
             f"{params.objective}, {_excess(near, params)}; so {DENSE} stays."
         )
         return dense, False, reason.replace(NBSP, " ")
@@ -147,8 +170,8 @@ def choose(candidates: Iterable[Candidate], params: SelectParams) -> tuple[Candi
         milliseconds(best.p50_ms_b1_t1, unit=True) if params.objective == "fastest" else size(best.size_bytes)
     )
     reason = (
-        f"{best.name} is the {params.objective}, at {figure}, of the models that lose at most {bar} of "
-        f"accuracy at the upper end of the 95 % interval ({len(accurate)} of the {len(compressed)} "
+        f"{best.name} is the {params.objective}, at {figure}, of the models that lose at most {wanted} of "
+        f"accuracy {rule(bar)} ({len(accurate)} of the {len(compressed)} "
         f"compressed ones {'does' if len(accurate) == 1 else 'do'})."
     )
     return best, True, reason.replace(NBSP, " ")
@@ -177,7 +200,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _figures(
-    selected: Candidate, dense: Candidate, passed: bool, reason: str, params: SelectParams
+    selected: Candidate, dense: Candidate, passed: bool, reason: str, params: SelectParams, bar: Bar
 ) -> dict[str, Any]:
     return {
         "selected": selected.name,
@@ -186,14 +209,31 @@ def _figures(
         "drop_points": selected.drop_points,
         "drop_points_ci95": [selected.drop_low, selected.drop_high],
         "mcnemar_p": selected.mcnemar_p,
+        "margin_points": selected.margin_points,
+        "margin_points_ci95": [selected.margin_low, selected.margin_high],
         "speedup_b1": selected.speedup_b1,
         "speedup_b1_ci95": [selected.speedup_b1_low, selected.speedup_b1_high],
         "speedup_b64": selected.speedup_b64,
         "size_ratio": dense.size_bytes / selected.size_bytes,
-        "max_drop_points": params.max_drop_points,
+        "val_drop_points": selected.val_drop_points,
+        "val_drop_points_ci95": [selected.val_drop_low, selected.val_drop_high],
+        "max_drop_points": bar.max_drop_points,
+        "val_images": bar.images,
         "objective": params.objective,
         "passed": passed,
         "reason": reason,
+    }
+
+
+def _words(verdict: Verdict, baselines: Mapping[str, Any]) -> dict[str, Any]:
+    best = baselines["best"]
+    return {
+        "ships": verdict.ships,
+        "knows": verdict.knows,
+        "verdict": verdict.sentence,
+        "advice": verdict.advice,
+        "baseline": best,
+        "accuracy_baseline": baselines["accuracy"][best]["test"],
     }
 
 
@@ -209,7 +249,7 @@ def _rounded(figures: Mapping[str, Any], val_accuracy: float) -> dict[str, float
     }
 
 
-def _row(candidate: Candidate, dense: Candidate, params: SelectParams, selected: bool) -> dict[str, Any]:
+def _row(candidate: Candidate, dense: Candidate, bar: Bar, selected: bool) -> dict[str, Any]:
     return {
         "candidate": candidate.name,
         "accuracy": candidate.accuracy,
@@ -217,6 +257,13 @@ def _row(candidate: Candidate, dense: Candidate, params: SelectParams, selected:
         "drop_low": candidate.drop_low,
         "drop_high": candidate.drop_high,
         "mcnemar_p": candidate.mcnemar_p,
+        "val_accuracy": candidate.val_accuracy,
+        "val_drop_points": candidate.val_drop_points,
+        "val_drop_low": candidate.val_drop_low,
+        "val_drop_high": candidate.val_drop_high,
+        "margin_points": candidate.margin_points,
+        "margin_low": candidate.margin_low,
+        "margin_high": candidate.margin_high,
         "size_bytes": candidate.size_bytes,
         "size_compressed_bytes": candidate.size_compressed_bytes,
         "sparsity": candidate.sparsity,
@@ -231,7 +278,7 @@ def _row(candidate: Candidate, dense: Candidate, params: SelectParams, selected:
         "speedup_b1_high": candidate.speedup_b1_high,
         "speedup_b64": candidate.speedup_b64,
         "size_ratio": dense.size_bytes / candidate.size_bytes,
-        "within_bar": candidate.within(params.max_drop_points),
+        "within_bar": bar.passes(candidate.val_loss),
         "selected": selected,
     }
 

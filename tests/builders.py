@@ -68,6 +68,7 @@ class Made:
     accuracy: float | None = None  # None: the dense model's, less the drop
     sparsity: float = 0.0
     warning: str = ""
+    unknown: tuple[str, ...] = ()  # classes
 
     @property
     def mcnemar_p(self) -> float:
@@ -121,8 +122,8 @@ class Folders:
     @property
     def select(self) -> dict[str, Path]:
         names = {
-            "evaluation": "evaluate", "candidates": "quantize", "press": "press", "data": "ingest",
-            "train": "train",
+            "evaluation": "evaluate", "candidates": "quantize", "press": "press", "baselines": "baselines",
+            "data": "ingest", "train": "train",
         }  # fmt: skip
         names |= {"tune": "tune", "settings": "params.yaml", "metrics": "metrics.json"}
         return self._under(names)
@@ -130,7 +131,8 @@ class Folders:
     @property
     def report(self) -> dict[str, Path]:
         names = {"evaluation": "evaluate", "data": "ingest", "augment": "augment", "tune": "tune"}
-        names |= {"train": "train", "prune": "prune", "press": "press", "selection": "select"}
+        names |= {"train": "train", "prune": "prune", "press": "press", "baselines": "baselines"}
+        names["selection"] = "select"
         return {**self._under(names), "settings": self.root / "params.yaml"}
 
     def _under(self, names: dict[str, str]) -> dict[str, Path]:
@@ -149,9 +151,10 @@ def build(
     per_class: int = 100,
     pressed: bool = True,
     pruned: Mapping[float, dict[str, Any]] | None = None,
+    simple: float = 0.85,
 ) -> Folders:
     """All folders but data/select. `hostile` is put wherever text comes from the data; `pruned` is put into
-    the metrics.json of prune at these ratios."""
+    the metrics.json of prune at these ratios; `simple` is the best baseline's accuracy."""
     root.mkdir(parents=True, exist_ok=True)
     names = list(classes)
     params = json.loads(json.dumps(PARAMS))
@@ -167,7 +170,8 @@ def build(
     _press(root / "press", pressed, hostile)
     for made in candidates:
         _quantize(root / "quantize" / made.name, made, side, channels, len(names))
-    _evaluate(root / "evaluate", names, candidates, mistaken, per_class)
+    _baselines(root / "baselines", simple)
+    _evaluate(root / "evaluate", names, candidates, mistaken, per_class, simple)
     return Folders(root, names)
 
 
@@ -445,16 +449,29 @@ def _quantize(folder: Path, made: Made, side: int, channels: int, classes: int) 
     _json(folder / "metrics.json", metrics)
 
 
+def _baselines(folder: Path, simple: float) -> None:
+    folder.mkdir()
+    accuracy = {
+        name: {"val": value, "test": value} for name, value in (("majority", 0.1), ("random forest", simple))
+    }
+    _json(folder / "metrics.json", {"best": "random forest", "images": 10_000, "accuracy": accuracy})
+
+
 def _evaluate(
-    folder: Path, classes: list[str], candidates: Sequence[Made], mistaken: int, per_class: int
+    folder: Path, classes: list[str], candidates: Sequence[Made], mistaken: int, per_class: int, simple: float
 ) -> None:
     folder.mkdir()
     dense, rows = 0.9231, {}
     for made in candidates:
         confusion = _confusion(len(classes), per_class)
         recall = {name: confusion[i][i] / per_class for i, name in enumerate(classes)}
+        accuracy = dense - made.drop / 100 if made.accuracy is None else made.accuracy
+        margin = 100 * (accuracy - simple)
         rows[made.name] = {
-            "accuracy": dense - made.drop / 100 if made.accuracy is None else made.accuracy,
+            "accuracy": accuracy,
+            "margin_points": margin,
+            "margin_points_ci95": [margin - 0.8, margin + 0.8],
+            "no_better_than_chance": made.unknown,
             "macro_f1": dense - made.drop / 100 - 0.001,
             "ece": 0.021,
             "recall": recall,
@@ -470,6 +487,10 @@ def _evaluate(
             "drop_points": made.drop,
             "drop_points_ci95": [made.drop - made.half, made.drop + made.half],
             "mcnemar_p": made.mcnemar_p,
+            "val_accuracy": accuracy,
+            "val_drop_points": made.drop,
+            "val_drop_points_ci95": [made.drop - made.half, made.drop + made.half],
+            "val_drop_error": made.half / 1.96,
         }
     _json(folder / "accuracy.json", rows)
     reference = next((made.ms for made in candidates if made.name == "dense-fp32"), 1.0)

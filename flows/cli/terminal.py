@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.selection import read_candidates, selected
+from flows.selection import figures, read_candidates
 from tasks.core.common.files import read_json
 
 _WIDTH = 160  # where the output is no terminal
@@ -38,14 +38,17 @@ def print_json(content: Any) -> None:
 
 
 def print_candidates(select: Path) -> None:
-    """The table of candidates, the chosen one marked, and why it was chosen."""
+    """Whether to ship what was selected, the table of candidates, the chosen one marked, and why it was chosen."""
     rows = read_candidates(select)
+    metrics = read_json(select / "metrics.json") if (select / "metrics.json").is_file() else None
+    if metrics:
+        print(metrics["verdict"], *metrics["advice"], sep="\n  ", end="\n\n")
     if rows:
         heads = ["candidate", "accuracy", "lost (points)", "95 % interval", "size", "batch 1, 1 thread"]
         heads += ["times faster", "times smaller", "in the bar"]
         table(heads, [_candidate(row) for row in rows])
-    if (select / "metrics.json").is_file():
-        print(f"\nselected: {selected(read_json(select / 'metrics.json'))}")
+    if metrics:
+        print(f"\nselected: {figures(metrics)}")
         print(f"model: {select / 'model.onnx'}")
 
 

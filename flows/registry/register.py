@@ -1,7 +1,7 @@
 """The selected model in MLflow's registry: registered once, champion when it passed the gate.
 
-The gate is `passed` in metrics.json, and then the promise: what stage select measured must hold on this
-machine too.
+The gate is `ships` in metrics.json, the verdict of stage select, and then the promise: what was measured there must hold
+on this machine too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Registered:
 
 def register(select: Path, ingest: Path, name: str, run_id: str) -> Registered:
     """Register `select`/model.onnx as `name`, unless the same bytes are there, and make it champion if
-    `passed` in metrics.json says so and what was promised of it holds here. A new champion is loaded back by
+    `ships` in metrics.json says so and what was promised of it holds here. A new champion is loaded back by
     its alias and must predict what the file predicts.
 
     Args:
@@ -73,7 +73,7 @@ def register(select: Path, ingest: Path, name: str, run_id: str) -> Registered:
         champion = _champion(client, name)
         found = client.search_model_versions(f"name = '{name}' and tags.sha256 = '{digest}'", max_results=1)
         version = str(found[0].version) if found else None
-        if metrics["passed"] and version is not None and version == champion:
+        if metrics["ships"] and version is not None and version == champion:
             return Registered(version, True, False, f"{metrics['selected']} is already {ALIAS} of {name}.")
         refusal = _refusal(select, metrics)
         if version is None:
@@ -112,8 +112,8 @@ def fetched(uri: str) -> Iterator[Path]:
 
 def _refusal(select: Path, metrics: dict[str, Any]) -> str:
     """Why the selected model cannot be champion; empty if it can."""
-    if not metrics["passed"]:
-        return str(metrics["reason"])
+    if not metrics["ships"]:
+        return str(metrics["verdict"])
     checked = check(select / MODEL, enough=_FASTER)
     return "" if checked.holds else checked.verdict
 

@@ -27,7 +27,12 @@ from tests.integration.toy import modelpress
 from tests.unit.registry.test_gate import replaced
 
 NAME = "rows"
-METRICS: dict[str, Any] = {"selected": "dense-int8", "accuracy": 0.9, "passed": True, "reason": "The bar."}
+METRICS: dict[str, Any] = {
+    "selected": "dense-int8",
+    "accuracy": 0.9,
+    "ships": True,
+    "verdict": "It knows them.",
+}
 
 
 @pytest.fixture
@@ -99,11 +104,11 @@ def test_champion_moves_forth_and_back_when_another_model_passes(client: MlflowC
 
 
 def test_champion_stays_when_the_new_model_misses_the_bar(client: MlflowClient) -> None:
-    assert not select(client, passed=False).champion
+    assert not select(client, ships=False).champion
     with pytest.raises(MlflowException):
         champion(client)
     select(client, bias=1.0)
-    result = select(client, bias=2.0, passed=False, reason="It lost too much.")
+    result = select(client, bias=2.0, ships=False, verdict="It lost too much.")
     assert not result.champion
     assert "It lost too much." in result.sentence
     assert champion(client) == "2"

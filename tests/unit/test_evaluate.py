@@ -45,7 +45,11 @@ def test_evaluate_writes_the_proof_of_every_candidate_when_run(tmp_path: Path) -
         encoding="utf-8",
     )
     params = EvaluateParams(repeats=20, bootstrap=100)
-    evaluate(params, tmp_path / "quantize", press.parent, tmp_path / "ingest", settings, tmp_path)
+    (tmp_path / "baselines").mkdir()
+    simple = np.where(labels < 2, labels, 0)  # half of the images right
+    np.savez(tmp_path / "baselines" / "predicted.npz", val_N=simple, test_N=simple)
+    folders = (tmp_path / name for name in ("quantize", "press", "baselines", "ingest"))
+    evaluate(params, *folders, settings, tmp_path)
     accuracy, latency = read_json(tmp_path / "accuracy.json"), read_json(tmp_path / "latency.json")
     dense, other = accuracy["dense-fp32"], accuracy["dense-int8"]
     assert accuracy["press-1"]["parameters"] == 2
@@ -53,6 +57,9 @@ def test_evaluate_writes_the_proof_of_every_candidate_when_run(tmp_path: Path) -
     assert (dense["accuracy"], dense["mcnemar_p"], "nodes" in dense) == (1.0, 1.0, False)
     assert (other["accuracy"], other["nodes"]) == (0.75, nodes)
     assert {n: e["warning"] for n, e in accuracy.items() if "warning" in e} == {"dense-int8": "it is inexact"}
+    assert (dense["margin_points"], other["margin_points"]) == (50.0, 25.0)
+    assert 30 < dense["margin_points_ci95"][0] < 50 < dense["margin_points_ci95"][1] < 70
+    assert (dense["no_better_than_chance"], other["no_better_than_chance"]) == ([], ["d"])
     assert other["mcnemar_p"] == pytest.approx(2 / 2**10)
     assert other["sparsity"] == 0.75  # its four weights are on a diagonal
     assert 0 < other["size_compressed_bytes"] < other["size_bytes"]

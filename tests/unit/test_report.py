@@ -180,7 +180,7 @@ def test_headline_fits_the_outcome_when_it_is(
 
 
 def test_headline_says_slower_when_the_smallest_is() -> None:
-    metrics = {"selected": "a", "speedup_b1": 0.5, "size_ratio": 4.0, "drop_points": 0.2}
+    metrics = {"knows": True, "selected": "a", "speedup_b1": 0.5, "size_ratio": 4.0, "drop_points": 0.2}
     assert headline(metrics) == "2.00\u00d7 slower, 4.00\u00d7 smaller, 0.20 points less accurate"
 
 
@@ -305,3 +305,17 @@ def test_ratio_stays_out_when_params_no_longer_ask_for_it(tmp_path: Path) -> Non
     (root / "again").mkdir()
     report(ReportParams(title="Example"), out=root / "again", **Folders(root).report)
     assert (root / "again" / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_page_says_first_that_nothing_is_to_be_shipped_when_the_model_knows_nothing(tmp_path: Path) -> None:
+    page = make(tmp_path / "data", simple=0.95)
+    heading = page[page.index("<h1>") : page.index("</h1>")]
+    assert "Do not ship this: the dense model knows no more than a random forest" in heading
+    assert "train.epochs" in page[: page.index("<main>")]
+
+
+def test_baselines_stand_beside_the_dense_model_when_it_is_read(tmp_path: Path) -> None:
+    page = make(tmp_path / "data")
+    table = page[page.index('aria-label="Table of baselines"') :]
+    names = re.findall(r'<th scope="row">([^<]+)</th>', table[: table.index("</table>")])
+    assert names == ["random forest", "majority", "dense-fp32"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,20 @@ from hypothesis import strategies as st
 
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.config.params import SelectParams
+from tasks.core.evaluation.bar import Bar
 from tasks.core.evaluation.candidates import DENSE, Candidate, pareto_front, read_candidates
 from tasks.core.reporting.page import code_span
 from tasks.core.runtime import promise
 from tasks.core.runtime.session import predict, session
 from tasks.select import choose, select
 from tests.builders import CANDIDATES, FINGERPRINT, Made, build
+
+
+def chosen(
+    rows: Iterable[Candidate], params: SelectParams, images: int = 6000
+) -> tuple[Candidate, bool, str]:
+    """The choice by so many validation images."""
+    return choose(rows, params, Bar(params.max_drop_points, images))
 
 
 def candidate(
@@ -33,6 +43,14 @@ def candidate(
         drop_low=min(0.0, high),
         drop_high=high,
         mcnemar_p=0.5,
+        val_accuracy=0.9 - drop / 100,
+        val_drop_points=drop,
+        val_drop_low=min(0.0, high),
+        val_drop_high=high,
+        val_drop_error=abs(high - drop) / 2,
+        margin_points=20.0,
+        margin_low=19.0,
+        margin_high=21.0,
         size_bytes=size,
         size_compressed_bytes=size,
         sparsity=0.0,
@@ -54,44 +72,44 @@ REFERENCE = candidate(DENSE, ms=2.0, size=5000)
 
 def test_fastest_is_chosen_when_several_are_within_the_bar() -> None:
     rows = [REFERENCE, candidate("a", 0.9, 0.5, 3000), candidate("b", 0.4, 0.8, 1000)]
-    best, passed, reason = choose(rows, SelectParams())
+    best, passed, reason = chosen(rows, SelectParams())
     assert (best.name, passed) == ("a", True)
     assert "a is the fastest, at 0.500 ms" in reason and "2 of the 2 compressed ones do" in reason
 
 
 def test_smallest_is_chosen_when_the_objective_is_size() -> None:
     rows = [REFERENCE, candidate("a", 0.9, 0.5, 3000), candidate("b", 0.4, 0.8, 1000)]
-    best, _, reason = choose(rows, SelectParams(objective="smallest"))
+    best, _, reason = chosen(rows, SelectParams(objective="smallest"))
     assert best.name == "b"
     assert "the smallest, at 1.00 kB" in reason
 
 
 def test_upper_end_of_the_interval_decides_when_the_drop_itself_is_within() -> None:
     rows = [REFERENCE, candidate("a", 1.01, 0.1, drop=0.2), candidate("b", 1.0, 0.9, drop=0.9)]
-    assert choose(rows, SelectParams())[0].name == "b"
+    assert chosen(rows, SelectParams())[0].name == "b"
 
 
 def test_dense_stays_and_the_closest_is_named_when_none_is_within_the_bar() -> None:
     rows = [candidate("a", 2.5, 0.1, drop=2.0), REFERENCE, candidate("b", 1.31, 0.2, drop=0.8)]
-    best, passed, reason = choose(rows, SelectParams())
+    best, passed, reason = chosen(rows, SelectParams())
     assert (best, passed) == (REFERENCE, False)
-    assert "the closest, b, loses 0.80, and 1.31 at the upper end" in reason
+    assert "the closest, b, loses 0.80 on the validation images, and 1.31 at the upper end" in reason
 
 
 def test_dense_is_chosen_and_passes_when_it_is_the_fastest_within_the_bar() -> None:
-    best, passed, reason = choose([REFERENCE, candidate("a", 0.5, 3.0)], SelectParams())
+    best, passed, reason = chosen([REFERENCE, candidate("a", 0.5, 3.0)], SelectParams())
     assert (best, passed) == (REFERENCE, True)
     assert reason.startswith(f"{DENSE} is the fastest") and "1 of the 1 compressed ones does" in reason
 
 
 def test_dense_is_chosen_when_it_is_alone() -> None:
-    assert choose([REFERENCE], SelectParams()) == (REFERENCE, False, "dense-fp32 is the only candidate.")
+    assert chosen([REFERENCE], SelectParams()) == (REFERENCE, False, "dense-fp32 is the only candidate.")
 
 
 def test_ties_are_broken_by_size_then_name_when_latencies_are_equal() -> None:
     rows = [candidate("c", ms=0.5, size=10), candidate("b", ms=0.5, size=10), candidate("a", ms=0.5, size=11)]
     for order in (rows, rows[::-1]):
-        assert choose([*order, REFERENCE], SelectParams())[0].name == "b"
+        assert chosen([*order, REFERENCE], SelectParams())[0].name == "b"
 
 
 numbers = st.floats(-5, 5)
@@ -108,11 +126,12 @@ rows_of = st.lists(
 )
 
 
-@given(rows_of, st.floats(0, 3), st.sampled_from(["fastest", "smallest"]))
+@given(rows_of, st.just(0.0) | st.floats(0.01, 3), st.sampled_from(["fastest", "smallest"]))
 def test_choice_is_within_the_bar_and_the_best_there_when_rows_are_any(
     rows: list[Candidate], bar: float, objective: Any
 ) -> None:
-    best, passed, reason = choose([REFERENCE, *rows], SelectParams(max_drop_points=bar, objective=objective))
+    params = SelectParams(max_drop_points=bar, objective=objective)
+    best, passed, reason = chosen([REFERENCE, *rows], params, images=50_000)
     within = [c for c in [REFERENCE, *rows] if c.drop_high <= bar]
     key = "p50_ms_b1_t1" if objective == "fastest" else "size_bytes"
     assert best in within
@@ -245,6 +264,8 @@ def test_deliverable_is_whole_when_a_candidate_passes(tmp_path: Path) -> None:
     }
     assert list(rows[0]) == [
         *("candidate", "accuracy", "drop_points", "drop_low", "drop_high", "mcnemar_p"),
+        *("val_accuracy", "val_drop_points", "val_drop_low", "val_drop_high"),
+        *("margin_points", "margin_low", "margin_high"),
         *(
             "size_bytes",
             "size_compressed_bytes",
@@ -272,7 +293,10 @@ def test_card_has_the_figures_when_a_candidate_passes(tmp_path: Path) -> None:
         "0.46 (0.05 to 0.87)",
         "| 0.0571 ms | 0.182 ms |",
         "3.19\u00d7 (3.15\u00d7 to 3.23\u00d7)",
-        "| McNemar's p of that difference | 0.028 |",
+        "| McNemar's p of the difference on the test images | 0.028 |",
+        "**prune-0.5-fp32 can be shipped: 91.85 % of the test images are right, 6.85 points more than by a random forest",
+        "| More than random forest on reduced pixels, points (95 % interval) | 6.85 (6.05 to 7.65) | 7.31 (6.51 to 8.11) |",
+        "| random forest | 85.00 % | 85.00 % |",
         "| The same, compressed (zlib, level 9) | 84.0 kB | 301 kB |",
         "| Zeros among the weights | 0.0 % | 0.0 % |",
         "| 1 image, 1 thread | 0.0571 (0.0568 to 0.0576) |",
@@ -342,7 +366,7 @@ def test_dense_is_delivered_when_none_passes(tmp_path: Path) -> None:
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert (metrics["selected"], metrics["passed"]) == (DENSE, False)
     assert (metrics["speedup_b1"], metrics["size_ratio"], metrics["drop_points"]) == (1.0, 1.0, 0.0)
-    assert "prune-0.5-fp32, loses 1.40, and 1.80" in metrics["reason"]
+    assert "prune-0.5-fp32, loses 1.40 on the validation images, and 1.80" in metrics["reason"]
     assert "prune-0.5-fp32, loses 1.40" in (out / "model_card.md").read_text(encoding="utf-8")
 
 
@@ -379,3 +403,27 @@ def test_outputs_are_the_same_bytes_when_run_twice(tmp_path: Path) -> None:
     one, two = selected(tmp_path / "one"), selected(tmp_path / "two")
     assert sorted(f.name for f in one.iterdir()) == sorted(f.name for f in two.iterdir())
     assert all(f.read_bytes() == (two / f.name).read_bytes() for f in one.iterdir())
+
+
+def test_choice_has_not_seen_the_test_images_when_they_would_say_otherwise() -> None:
+    lucky = replace(candidate("a", high=3.0, ms=0.2), drop_points=-1.0, drop_high=0.0)
+    assert chosen([REFERENCE, lucky], SelectParams())[0] == REFERENCE
+    unlucky = replace(candidate("a", ms=0.2), drop_points=2.0, drop_high=3.0)
+    assert chosen([REFERENCE, unlucky], SelectParams())[0] == unlucky
+
+
+def test_choice_says_how_it_was_made_when_validation_images_are_few() -> None:
+    near = replace(candidate("a", high=6.0, ms=0.2), val_drop_points=3.0, val_drop_error=2.5)
+    best, passed, reason = chosen([REFERENCE, near], SelectParams(), images=27)
+    assert (best, passed) == (near, True)
+    assert "on the 27 validation images, give or take one standard error" in reason
+
+
+def test_nothing_is_praised_when_the_dense_model_knows_nothing(tmp_path: Path) -> None:
+    out = selected(tmp_path, simple=0.95)
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["ships"], metrics["knows"], metrics["passed"]) == (False, False, True)
+    card = (out / "model_card.md").read_text(encoding="utf-8")
+    assert card.splitlines()[2].startswith(
+        "**Do not ship this: the dense model knows no more than a random forest"
+    )

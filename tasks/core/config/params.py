@@ -171,8 +171,10 @@ class EvaluateParams(Params):
     """resamples of the test set"""
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
     """of the expected calibration error"""
+    baseline_images: Annotated[int, Field(ge=100)] = 10_000
+    """for training that the baselines learn from, at most"""
     seed: int = 0
-    """of the bootstrap"""
+    """of the bootstrap, and of the baselines"""
 
 
 class SelectParams(Params):

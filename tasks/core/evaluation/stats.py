@@ -5,9 +5,13 @@ N: test images, K: classes.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
+
+from tasks.core.evaluation.bar import Loss
 
 _CHUNK = 100  # resamples in memory at once
 
@@ -36,6 +40,16 @@ def drop_interval(
     drops = (counts[:, 0] - counts[:, 1]) / n * 100
     low, high = np.percentile(drops, [2.5, 97.5])
     return float(low), float(high)
+
+
+def loss(reference_N: NDArray[np.bool_], candidate_N: NDArray[np.bool_], resamples: int, seed: int) -> Loss:
+    """What `candidate` loses to `reference`, with its interval (see `drop_interval`, whose arguments these are) and the
+    standard error of a difference of paired proportions."""
+    n = len(reference_N)
+    lost, gained = int((reference_N & ~candidate_N).sum()), int((candidate_N & ~reference_N).sum())
+    low, high = drop_interval(reference_N, candidate_N, resamples, seed)
+    error = math.sqrt(lost + gained - (lost - gained) ** 2 / n) / n
+    return Loss((lost - gained) / n * 100, low, high, error * 100)
 
 
 def effect_interval(
@@ -80,6 +94,29 @@ def mcnemar(reference_N: NDArray[np.bool_], candidate_N: NDArray[np.bool_]) -> f
     lost = int((reference_N & ~candidate_N).sum())
     gained = int((candidate_N & ~reference_N).sum())
     return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
+
+
+def no_better_than_chance(confusion_KK: NDArray[np.int64]) -> list[int]:
+    """The classes that the model does not know, as indices: as far as the test images can tell.
+
+    Such a class is recognised no more often than others are taken for it, or than one guess in K; and by far too
+    seldom to be put down to having few images: with half of the model's accuracy so few would be right once in 20
+    data sets at most, for all classes together (binomial test, Bonferroni's correction).
+
+    Args:
+        confusion_KK: images of each class (row) by what they were taken for (column).
+    """
+    classes, total = len(confusion_KK), confusion_KK.sum()
+    images_K, right_K = confusion_KK.sum(1), confusion_KK.diagonal()
+    others_K = total - images_K
+    with np.errstate(
+        invalid="ignore", divide="ignore"
+    ):  # a class without test images, or the only one with some
+        taken_K = np.nan_to_num((confusion_KK.sum(0) - right_K) / others_K)
+        recall_K = right_K / images_K
+    chance_K = np.maximum(taken_K, 1 / classes)
+    by_luck_K = binom.cdf(right_K, images_K, right_K.sum() / total / 2)
+    return np.flatnonzero((images_K > 0) & (recall_K <= chance_K) & (by_luck_K < 0.05 / classes)).tolist()
 
 
 def calibration_error(probabilities_NK: NDArray[np.float64], labels_N: NDArray[np.int64], bins: int) -> float:

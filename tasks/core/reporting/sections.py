@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.data.dataset import Dataset
+from tasks.core.evaluation.bar import Bar
 from tasks.core.evaluation.candidates import (
     DENSE,
     TIMED,
@@ -26,6 +27,7 @@ from tasks.core.reporting import charts
 from tasks.core.reporting.charts import Dot
 from tasks.core.reporting.page import milliseconds, percent, points, times
 from tasks.core.reporting.pictures import PIXEL_ART, file_uri, image_uri
+from tasks.core.reporting.verdict import rule
 from tasks.core.reporting.weaknesses import weaknesses
 
 MATRIX_CLASSES = 30  # the largest confusion matrix that a reader can use
@@ -54,7 +56,9 @@ def answer(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[str, 
 
 
 def headline(metrics: dict[str, Any]) -> str:
-    """The outcome in one line: what the selected model gains and loses against the dense one."""
+    """The outcome in one line: whether to ship it, and then what it gains and loses against the dense one."""
+    if not metrics["knows"]:
+        return str(metrics["verdict"])
     if metrics["selected"] == DENSE:
         if metrics["passed"]:
             return f"The dense model is the {metrics['objective']} within the bar"
@@ -68,14 +72,14 @@ def headline(metrics: dict[str, Any]) -> str:
 
 def candidates(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[str, Any]:
     """The table, from the fastest to the slowest, and accuracy against latency and size."""
-    bar, dense = metrics["max_drop_points"], rows[DENSE]
+    bar, dense = _bar(metrics), rows[DENSE]
     front = pareto_front(rows.values())
     order = _fastest_first(rows)
     table = [
         {
             "model": c,
             "kind": _kind(c, metrics),
-            "within": c.within(bar),
+            "within": bar.passes(c.val_loss),
             "front": c in front,
             "ratio": dense.size_bytes / c.size_bytes,
             "size_share": c.size_bytes / max(r.size_bytes for r in order),
@@ -94,7 +98,7 @@ def candidates(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[s
         for c in order
     ]
     scatter = charts.scatter(
-        dots, [(c.p50_ms_b1_t1, 100 * c.accuracy) for c in front], 100 * dense.accuracy - bar,
+        dots, [(c.p50_ms_b1_t1, 100 * c.accuracy) for c in front], 100 * dense.accuracy - bar.max_drop_points,
         "Latency, ms (p50, one image, one thread)", "Accuracy, %", "scatter",
         "Accuracy against latency: "
         + "; ".join(f"{c.name} {percent(c.accuracy)} at {milliseconds(c.p50_ms_b1_t1, True)}" for c in order),
@@ -104,8 +108,19 @@ def candidates(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[s
         "scatter": scatter,
         "front": [c.name for c in front],
         "sparse": [c.name for c in order if c.sparsity > WORTH_A_WORD],
-        "bar": bar,
+        "bar": bar.max_drop_points,
+        "rule": rule(bar),
     }
+
+
+def _bar(metrics: dict[str, Any]) -> Bar:
+    return Bar(metrics["max_drop_points"], metrics["val_images"])
+
+
+def baselines(found: dict[str, Any], dense: Candidate) -> dict[str, Any]:
+    """What simple classifiers reach on the same images, the best on validation images first, beside the dense model."""
+    order = sorted(found["accuracy"].items(), key=lambda item: -item[1]["val"])
+    return {"rows": order, "best": found["best"], "images": found["images"], "dense": dense}
 
 
 def worth_knowing(
@@ -139,7 +154,7 @@ def _kind(candidate: Candidate, metrics: dict[str, Any]) -> str:
         return "selected"
     if candidate.name == DENSE:
         return "reference"
-    return "within" if candidate.within(metrics["max_drop_points"]) else "outside"
+    return "within" if _bar(metrics).passes(candidate.val_loss) else "outside"
 
 
 def speed(rows: Mapping[str, Candidate], latency: dict[str, Any]) -> dict[str, Any]:

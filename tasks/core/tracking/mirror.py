@@ -136,7 +136,8 @@ class Tracker:
         self._said = [said]
         if (folder / "metrics.json").is_file():
             self._log_metrics(RUN, folder / "metrics.json")
-            self._box.log(RUN, tags={"selected": read_json(folder / "metrics.json")["selected"]})
+            found = read_json(folder / "metrics.json")
+            self._box.log(RUN, tags={"selected": found["selected"], "verdict": found["verdict"]})
         if (data / "dataset.json").is_file():
             self._box.use(RUN, dataset(data))
 

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasks.core.evaluation.stats import calibration_error, drop_interval, hypervolume, mcnemar, softmax
+from tasks.core.evaluation.stats import (
+    calibration_error,
+    drop_interval,
+    hypervolume,
+    mcnemar,
+    no_better_than_chance,
+    softmax,
+)
 
 
 def test_drop_interval_is_zero_when_both_are_right_about_the_same_images() -> None:
@@ -101,3 +108,33 @@ def test_hypervolume_is_the_dominated_area_when_counted_on_a_grid(seed: int) -> 
 def test_hypervolume_is_nothing_when_no_point_is_above_the_reference() -> None:
     assert hypervolume(np.array([[1.0, 5.0]]), (2.0, 2.0)) == 0.0
     assert hypervolume(np.empty((0, 2)), (0.0, 0.0)) == 0.0
+
+
+def confusion(*rows: list[int]) -> NDArray[np.int64]:
+    return np.array(rows, dtype=np.int64)
+
+
+def test_class_is_known_no_better_than_by_chance_when_it_is_never_or_blindly_named() -> None:
+    never = confusion([50, 0, 0], [0, 50, 0], [25, 25, 0])
+    assert no_better_than_chance(never) == [2]
+    blindly = confusion([2, 48], [2, 48])  # one of two is named, whatever the image
+    assert no_better_than_chance(blindly) == [0]
+    assert no_better_than_chance(confusion([50, 0], [0, 50])) == []
+
+
+def test_class_is_not_called_unknown_when_its_images_are_too_few_to_tell() -> None:
+    assert no_better_than_chance(confusion([50, 0, 0], [0, 50, 0], [1, 1, 0])) == []
+    assert no_better_than_chance(confusion([50, 0, 0], [0, 50, 0], [0, 0, 0])) == []
+
+
+@pytest.mark.parametrize("classes", [2, 20, 200])
+def test_known_classes_are_rarely_called_unknown_when_data_are_drawn_again_and_again(classes: int) -> None:
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(100):
+        table_KK = np.zeros((classes, classes), np.int64)
+        for label in range(classes):
+            taken = np.where(rng.random(10) < 0.7, label, rng.integers(0, classes, 10))
+            np.add.at(table_KK[label], taken, 1)
+        wrong += bool(no_better_than_chance(table_KK))
+    assert wrong <= 10

@@ -1,0 +1,72 @@
+"""What simple classifiers make of the same images, reduced to a few pixels: the least that a network must beat.
+
+s: side after reduction, D: numbers an image, K: classes, B: baselines.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestCentroid
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from tasks.core.data.dataset import Split
+
+SIDE = 16  # pixels, at most
+COMPONENTS = 64  # that logistic regression sees, at most
+TREES = 100
+_CHUNK = 1000  # images in memory at once
+
+
+def fitted(train: Split, most: int, seed: int) -> Iterator[tuple[str, Any]]:
+    """Each baseline's name, and the classifier that has learned up to `most` images of `train`."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:most])
+    x_ND, labels_N = reduced(train.images_NHWC, rows), np.asarray(train.labels_N)[rows]
+    classifiers = {
+        "majority": DummyClassifier(),
+        "nearest centroid": NearestCentroid(),
+        "logistic regression": make_pipeline(
+            PCA(min(COMPONENTS, *x_ND.shape), svd_solver="covariance_eigh"),
+            StandardScaler(),
+            LogisticRegression(max_iter=300),
+        ),
+        "random forest": RandomForestClassifier(TREES, n_jobs=-1, random_state=seed),
+    }
+    with threadpool_limits(1), warnings.catch_warnings():  # sums depend on how many threads share them
+        # That it has not converged, or that a pixel is the same everywhere, makes no baseline useless.
+        warnings.filterwarnings("ignore", module="sklearn")
+        for name, classifier in classifiers.items():
+            yield name, classifier.fit(x_ND, labels_N)
+
+
+def reduced(images_NHWC: NDArray[np.uint8], rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
+    """The means over at most SIDE x SIDE rectangles of each image, in 0..1: [N, D], D = s * s * channels."""
+    count = len(images_NHWC) if rows is None else len(rows)
+    parts = []
+    for start in range(0, count, _CHUNK):
+        chosen = slice(start, start + _CHUNK) if rows is None else rows[start : start + _CHUNK]
+        x_NHWC = (images_NHWC[chosen] / 255).astype(np.float32)
+        parts.append(_means(_means(x_NHWC, 1), 2).reshape(len(x_NHWC), -1))
+    return np.concatenate(parts)
+
+
+def _means(x_NHWC: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Over at most SIDE pieces of an axis, as equal as they can be."""
+    length = x_NHWC.shape[axis]
+    if length <= SIDE:
+        return x_NHWC
+    starts = np.arange(SIDE) * length // SIDE
+    lengths = np.diff(starts, append=length).astype(np.float32)
+    shape = [1, 1, 1, 1]
+    shape[axis] = SIDE
+    return np.asarray(np.add.reduceat(x_NHWC, starts, axis=axis) / lengths.reshape(shape))

@@ -1,0 +1,152 @@
+"""Whether to ship what was selected, in plain words: first of all, whether it knows anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.core.evaluation.bar import Bar
+from tasks.core.evaluation.candidates import DENSE, Candidate
+from tasks.core.reporting.page import percent, points
+
+MEMORISED = 0.1  # accuracy on training images above that on validation images from which on it is named
+_LISTED = 5  # classes
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to "shall we ship this?".
+
+    Attributes:
+        ships: whether.
+        knows: whether it knows more than the best baseline, and every class better than by chance.
+        sentence: why, or why not.
+        advice: what to try, in a sentence each; nothing where it ships.
+    """
+
+    ships: bool
+    knows: bool
+    sentence: str
+    advice: list[str]
+
+
+def judge(
+    selected: Candidate,
+    dense: Candidate,
+    passed: bool,
+    reason: str,
+    bar: Bar,
+    unknown: Sequence[str],
+    baselines: Mapping[str, Any],
+    test_images: int,
+    train_accuracy: float,
+    val_accuracy: float,
+) -> Verdict:
+    """What a user must hear before any figure of what was saved.
+
+    Args:
+        selected, dense: what was chosen, and the reference.
+        passed, reason: whether a candidate within the bar was found, and the sentence that says so.
+        bar: what a candidate may lose.
+        unknown: classes that the selected model recognises no better than chance.
+        baselines: metrics.json of the stage baselines.
+        test_images: how many there are.
+        train_accuracy, val_accuracy: of the dense model, when its training ended.
+    """
+    ignorant = _ignorant(dense, "the dense model", baselines, test_images)
+    if not ignorant and selected.name != DENSE:
+        ignorant = _ignorant(selected, selected.name, baselines, test_images)
+    if ignorant:
+        advice = _advice(baselines, train_accuracy, val_accuracy)
+        return Verdict(False, False, f"Do not ship this: {ignorant}", advice)
+    if unknown:
+        named = ", ".join(unknown[:_LISTED])
+        more = f" and {len(unknown) - _LISTED} more classes" if len(unknown) > _LISTED else ""
+        return Verdict(
+            False,
+            False,
+            f"Do not ship this: {selected.name} recognises {named}{more} no better than chance.",
+            ["More images of these classes, or train.sampling: balanced; or leave the classes out."],
+        )
+    if selected.drop_low > bar.max_drop_points:
+        return Verdict(
+            False,
+            True,
+            f"Do not ship this: chosen by the validation images, {selected.name} loses {points(selected.drop_points)} "
+            f"points on the test images (95 % interval {points(selected.drop_low)} to {points(selected.drop_high)}), "
+            f"more than the bar of {points(bar.max_drop_points)}.",
+            ["More validation images, or fewer designs to choose from (press.trials, press.finetunes)."],
+        )
+    if not passed:
+        return Verdict(False, True, f"Keep the dense model. {reason}", [])
+    return Verdict(
+        True,
+        True,
+        f"{selected.name} can be shipped: {percent(selected.accuracy)} of the test images are right, "
+        f"{points(selected.margin_points)} points more than by {_named(baselines['best'])} on reduced pixels."
+        + ("" if bar.provable else f" {_unproven(bar)}"),
+        [],
+    )
+
+
+def rule(bar: Bar) -> str:
+    """How it is decided that a candidate is within the bar, after "at most X points of accuracy"."""
+    if bar.provable:
+        return "on the validation images, at the upper end of the 95 % interval"
+    return f"on the {bar.images} validation images, give or take one standard error"
+
+
+def _unproven(bar: Bar) -> str:
+    return (
+        f"That it is within the bar is not proven: {bar.images} validation images cannot tell a loss below "
+        f"{points(bar.resolvable_points, 1)} points from none; the bar of {points(bar.max_drop_points)} needs "
+        f"{bar.needed:,.0f}, so a loss within one standard error of it was let through."
+    )
+
+
+def _ignorant(model: Candidate, called: str, baselines: Mapping[str, Any], test_images: int) -> str:
+    """Why a model is not known to be better than the best baseline; empty if it is."""
+    best, accuracy = _named(baselines["best"]), percent(model.accuracy)
+    simple = percent(baselines["accuracy"][baselines["best"]]["test"])
+    if model.margin_points <= 0:
+        return (
+            f"{called} knows no more than {best} on reduced pixels, which takes seconds: {accuracy} of the test "
+            f"images against {simple}."
+        )
+    if model.margin_low <= 0:
+        return (
+            f"{test_images} test images cannot tell {called} ({accuracy}) from {best} on reduced pixels ({simple}): "
+            f"{points(model.margin_points)} points more, with a 95 % interval of {points(model.margin_low)} to "
+            f"{points(model.margin_high)}."
+        )
+    return ""
+
+
+def _advice(baselines: Mapping[str, Any], train_accuracy: float, val_accuracy: float) -> list[str]:
+    found = []
+    accuracies = {name: accuracy["val"] for name, accuracy in baselines["accuracy"].items()}
+    majority, best = accuracies["majority"], accuracies[baselines["best"]]
+    if best <= majority and val_accuracy <= majority:
+        found.append(
+            "No baseline does better than naming the largest class: do the labels follow from the pixels? Look at "
+            "some images of each class."
+        )
+    if train_accuracy - val_accuracy > MEMORISED:
+        found.append(
+            f"The dense model memorises: {percent(train_accuracy, 0)} of its training images are right, and "
+            f"{percent(val_accuracy, 0)} of the validation images. More images, stronger augmentation, a smaller or "
+            "a pretrained network (start.weights)."
+        )
+    else:
+        found.append(
+            f"The dense model has not learned its training images ({percent(train_accuracy, 0)} are right): train "
+            "longer (train.epochs), with more steps (a smaller train.batch_size), another learning rate (train.lr, "
+            "or tune it) or optimizer (adamw), another network (train.arch)."
+        )
+    return found
+
+
+def _named(baseline: str) -> str:
+    """As it stands in a sentence."""
+    return {"majority": "the majority class", "random forest": "a random forest"}.get(baseline, baseline)
