@@ -183,7 +183,7 @@ class SelectParams(Params):
     objective: Literal["fastest", "smallest"] = "fastest"
     """what is best among the candidates within the bar"""
     max_drop_points: NonNegative = 1.0
-    """of accuracy, at the upper end of the 95 % interval"""
+    """of accuracy on the validation images, at the upper end of the 95 % interval"""
     max_latency_ms: Positive | None = None
     """p50 of one image on one thread; none: any"""
     max_size_kb: Positive | None = None
