@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tasks.core.common.errors import BadInput, StageFailed
 
 FASHION_MNIST = Path("data/raw/fashion-mnist")
 SELECT, REPORT = Path("data/select"), Path("data/report/report.html")
+_FORBIDDEN = re.compile(r"[/:.%\"']+")  # in the name of a registered model
 EFFECTS = Path("data/ablate/effects.csv")
 # As dvc.yaml has them for stage tune.
 TUNE_WORKER = [
@@ -48,7 +50,7 @@ def fetch(args: argparse.Namespace) -> None:
 
 
 def init(args: argparse.Namespace) -> None:
-    """`modelpress init`: name the images in params.yaml."""
+    """`modelpress init`: name the images, and after them the project, in params.yaml."""
     from flows.cli import overrides
 
     path = Path(os.path.normpath(args.path.absolute()))
@@ -64,8 +66,9 @@ def init(args: argparse.Namespace) -> None:
     if not any(path.iterdir()):
         raise BadInput(f"{args.path}: the folder is empty")
     source = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-    overrides.write(root, {overrides.PARAMS: overrides.with_source(root, source)})
-    print(f"params.yaml: ingest.source is now {source}")
+    name = args.name or _FORBIDDEN.sub("-", path.name) or "images"
+    overrides.write(root, {overrides.PARAMS: overrides.with_project(root, source, name)})
+    print(f"params.yaml: ingest.source is now {source}, registry.name and report.title {name}")
     print("`modelpress run` packs these images, searches, trains, compresses and reports; other settings are")
     print("in params.yaml, and `modelpress params` lists them.")
 

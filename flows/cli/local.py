@@ -16,7 +16,7 @@ from flows.engine.lock import only_run
 from flows.serving import services
 from tasks.core.common.errors import StageFailed
 
-_RECORDED_S = 10.0  # how long the server may take to write down what it was told
+_RECORDED_S = 60.0  # how long the server may take to write down what it was told
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("dataset", choices=["fashion-mnist"])
     init = add("init", commands.init, "use your own images: a folder with a folder a class, or of IDX files")
     init.add_argument("path", type=Path)
+    init.add_argument(
+        "--name", help="of the registered model, and the report's title (default: the folder's)"
+    )
     run = add(
         "run", commands.run, "bring every stage up to date, register the selected model, show the candidates"
     )

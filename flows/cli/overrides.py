@@ -73,8 +73,9 @@ def _validated(copy: Path) -> Pipeline:
         raise BadInput(str(error).replace(str(copy), PARAMS)) from None
 
 
-def with_source(root: Path, source: str) -> str:
-    """params.yaml with `ingest.source` set to `source`, comments kept. Raises BadInput."""
+def with_project(root: Path, source: str, name: str) -> str:
+    """params.yaml with `ingest.source` set to `source`, and `registry.name` and `report.title` to `name`, comments kept.
+    Raises BadInput."""
     from dvc.utils.serialize import modify_yaml
 
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +83,10 @@ def with_source(root: Path, source: str) -> str:
         read_yaml(root / PARAMS)  # says clearly what is wrong with it
         shutil.copyfile(root / PARAMS, copy)
         with modify_yaml(copy) as content:
-            content.setdefault("ingest", {})["source"] = source
+            wanted = {"ingest": {"source": source}, "registry": {"name": name}, "report": {"title": name}}
+            for section, values in wanted.items():
+                content[section] = content.get(section) or {}
+                content[section].update(values)
         _validated(copy)
         return copy.read_text(encoding="utf-8")
 

@@ -15,7 +15,7 @@ from tests.integration.toy import ROOT, environment
 
 # What stands for something else in the text, and what takes a quarter of an hour and is run by benchmarks/pipeline.py.
 SUBSTITUTES = {
-    "path/to/images": "my-images",
+    "path/to/images": "my-images --name digits",
     "some.png other.jpg": "my-images/digit\\ 3/13.png my-images/digit\\ 5/15.png",
     ". .venv/bin/activate\n": "",
 }

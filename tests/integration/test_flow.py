@@ -200,7 +200,7 @@ def test_nothing_lives_on_and_nothing_is_half_written_when_a_run_is_stopped(
     process = begin(toy, **api)
     sleeper = int((toy / "sleeping").read_text())
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == code
     assert "Traceback" not in errors
     wait_for(lambda: has_ended(sleeper))
@@ -220,7 +220,7 @@ def test_second_run_is_refused_until_the_first_is_killed_and_then_goes_on(
 
     killed = last_flow_run(api)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     wait_for(lambda: has_ended(sleeper))
     assert not (toy / "data/train").exists()
     assert {r.info.run_name for r in mlflow_runs(toy) if r.info.status == "RUNNING"} == {

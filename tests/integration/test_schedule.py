@@ -109,7 +109,7 @@ def test_schedule_fires_and_computes_nothing_when_nothing_has_changed_and_one_ru
             raise AssertionError(f"{error}\n{log.read_text()}") from None
         finally:
             worker.terminate()
-            worker.wait(60)
+            worker.wait(240)
     assert other["state_name"] == "Cancelled", other["state"]
     assert "another run is at work" in other["state"]["message"]
     assert first["state_name"] == "Completed", first["state"]

@@ -268,7 +268,7 @@ def test_no_trial_is_lost_or_run_twice_for_nothing_when_a_host_is_killed(
         wait(lambda: finished(empty) > 0 and _halted_in_a_trial(worker, empty))
         kill(worker)
         left = {trial.number for trial in running(empty)}
-        said, _ = leader.communicate(timeout=200)
+        said, _ = leader.communicate(timeout=400)
     assert leader.returncode == 0, said
     every = own(empty)
     failed = [trial for trial in every if trial.state == TrialState.FAIL]
@@ -309,7 +309,7 @@ def test_worker_hands_its_trial_on_at_once_when_it_is_asked_to_stop(project: Pat
     with begun(project, TUNE, empty) as leader:
         wait(lambda: any(trial.intermediate_values for trial in running(empty)))
         os.kill(leader.pid, signal.SIGTERM)
-        leader.communicate(timeout=60)
+        leader.communicate(timeout=240)
     states = [trial.state for trial in own(empty)]
     assert TrialState.RUNNING not in states
     assert states.count(TrialState.WAITING) == 3

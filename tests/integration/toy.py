@@ -188,7 +188,7 @@ def flow_run_of(api: dict[str, str], flow_run: str) -> dict[str, Any]:
 def task_runs(api: dict[str, str], flow_run: str, count: int) -> dict[str, dict[str, Any]]:
     """The task runs of a flow run by name, as soon as the server has recorded `count`, all ended."""
     filters = {"flow_runs": {"id": {"any_": [flow_run]}}}
-    for _ in range(200):
+    for _ in range(1200):
         runs = {run["name"]: run for run in ask(api, "/task_runs/filter", filters)}
         if len(runs) >= count and all(run["state_type"] != "RUNNING" for run in runs.values()):
             return runs
@@ -230,7 +230,7 @@ def begin(folder: Path, *words: str, seconds: int = 120, **env: str) -> subproce
     return process
 
 
-def wait_for(condition: Any, seconds: float = 60) -> None:
+def wait_for(condition: Any, seconds: float = 240) -> None:
     """Return as soon as `condition` holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from flows.cli import describe, overrides
@@ -162,6 +163,23 @@ def test_init_sets_the_source_and_keeps_comments_when_given_a_folder(toy: Path) 
     assert "# and this one\n" in text
     assert "# A comment that must survive." in text
     assert "modelpress run" in done.stdout
+    assert yaml.safe_load(text)["registry"]["name"] == yaml.safe_load(text)["report"]["title"] == "my images"
+
+
+@pytest.mark.parametrize(("words", "name"), [([], "v1-2 of it-s"), (["--name", "shapes"], "shapes")])
+def test_init_names_the_project_after_the_folder_or_as_told(toy: Path, words: list[str], name: str) -> None:
+    (toy / "v1.2 of it's").mkdir()
+    (toy / "v1.2 of it's/a.png").touch()
+    modelpress(toy, "init", "v1.2 of it's", *words, check=True)
+    assert yaml.safe_load((toy / "params.yaml").read_text())["registry"]["name"] == name
+
+
+def test_init_exits_2_and_changes_nothing_when_the_name_cannot_be_a_model_s(toy: Path) -> None:
+    before = (toy / "params.yaml").read_bytes()
+    done = modelpress(toy, "init", "data", "--name", "a/b")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "registry.name" in done.stderr
+    assert (toy / "params.yaml").read_bytes() == before
 
 
 def test_ui_exits_2_when_a_port_is_in_use(toy: Path) -> None:
