@@ -31,7 +31,7 @@ class _Kept(APILogHandler):
         try:
             self._file.write(json.dumps(self.prepare(record)) + "\n")
             self._file.flush()
-        except Exception:
+        except Exception:  # as its parent does: no log ends the run that it tells of
             self.handleError(record)
 
     def close(self) -> None:
