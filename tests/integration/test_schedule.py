@@ -17,7 +17,6 @@ from flows.serving import services
 from tests.integration.toy import ROOT, ask, environment, modelpress, prefect_server
 
 EVERY_S = 40  # longer than a run takes to start on a slow machine, or the late ones pile up
-AT_WORK_S = 25
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +94,7 @@ def test_schedule_fires_and_computes_nothing_when_nothing_has_changed_and_one_ru
         subprocess.Popen(
             command,
             cwd=folder,
-            env=environment(TOY_SLEEP=f"train={AT_WORK_S}", **api),
+            env=environment(TOY_SLEEP="train=240", **api),
             stdout=output,
             stderr=subprocess.STDOUT,
         ) as worker,
@@ -104,6 +103,7 @@ def test_schedule_fires_and_computes_nothing_when_nothing_has_changed_and_one_ru
             wait_for_start(folder)
             begin(api, "train")
             (other,) = ended(api, "train", ["CANCELLED", "COMPLETED", "FAILED", "CRASHED"], 1)
+            (folder / "sleeping").unlink(missing_ok=True)  # the first works on
             first, second = ended(api, "nightly", ["COMPLETED", "FAILED", "CRASHED"], 2)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{log.read_text()}") from None

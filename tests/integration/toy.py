@@ -60,7 +60,7 @@ stages:
 """
 
 # TOY_FAIL=STAGE=CODE lets a stage end with that exit code (negative: a signal, once), TOY_SLEEP=STAGE=SECONDS
-# lets it take so long.
+# lets it take so long, or until the file `sleeping` is removed.
 STEP = """\
 import json, os, signal, sys, time
 from pathlib import Path
@@ -82,7 +82,9 @@ if code > 0:
     sys.exit(code)
 if seconds := asked("TOY_SLEEP"):
     Path("sleeping").write_text(str(os.getpid()))
-    time.sleep(seconds)
+    end = time.monotonic() + seconds
+    while Path("sleeping").exists() and time.monotonic() < end:
+        time.sleep(0.05)
 folder = Path(out)
 folder.mkdir(parents=True, exist_ok=True)
 content = [p.read_bytes() for dep in deps for p in sorted([Path(dep), *Path(dep).rglob("*")]) if p.is_file()]
