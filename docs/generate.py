@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.cli import describe
-from tasks.core.config.params_file import Pipeline
+from tasks.core.config.params_file import Asked, Pipeline
 from tasks.core.data.images import REFUSED, formats
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -16,6 +16,10 @@ PARAMS = """\
 
 Every key of `params.yaml`, one section a stage. `modelpress params` shows them with the values of your checkout; an
 unknown key or an ill-typed value is refused in one line before anything runs. Generated from the code.
+
+Where the type says `or auto`, the value may be `auto`: stage `recipe` settles it for the data, within `recipe.budget`,
+and `data/recipe/choices.json` says why. `modelpress init` sets all of them to `auto`. A key that is not there has its
+default.
 """
 DATA = """\
 # Data
@@ -36,7 +40,7 @@ the common formats. Generated from the code, of the Pillow that is in the lock.
 def params() -> str:
     """docs/reference/params.md."""
     lines, section = [PARAMS], ""
-    for key in describe.keys(Pipeline.model_validate(SMALLEST)):
+    for key in describe.keys(Asked({}, Pipeline.model_validate(SMALLEST), frozenset())):
         name = key.name.partition(".")[0]
         if name != section:
             section = name

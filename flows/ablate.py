@@ -26,12 +26,13 @@ from flows.engine.stage import Children, command, reproduce
 from tasks.core.ablation.effects import METRICS, folder
 from tasks.core.ablation.techniques import COMMITTED, Plan, plan
 from tasks.core.common.files import fingerprint, read_json
-from tasks.core.config.params_file import load_pipeline, read_yaml
+from tasks.core.config.params_file import load_asked, load_pipeline, read_yaml
 from tasks.core.tracking.mirror import Tracker
 
-PARAMS, BEST, OUT = Path("params.yaml"), Path("data/tune/best.yaml"), Path("data/ablate")
-INPUTS = ("--settings", str(PARAMS), "--best", str(BEST))
-BEFORE = ("ingest", "augment", "start", "tune")  # stages that give what the trainings begin with
+PARAMS, RECIPE = Path("params.yaml"), Path("data/recipe/params.yaml")
+BEST, OUT = Path("data/tune/best.yaml"), Path("data/ablate")
+INPUTS = ("--settings", str(RECIPE), "--best", str(BEST))
+BEFORE = ("ingest", "recipe", "augment", "start", "tune")  # stages that give what the trainings begin with
 SECTIONS = ("augment", "start", "train", "prune", "quantize")
 
 
@@ -59,7 +60,7 @@ def _ablate(root: Path) -> State[Path]:
         planned, runs = _planned(root)
         _train(planned, runs, children)
         write.with_options(name="effects", task_run_name="effects")(runs, children)
-        tracker.log_effects(OUT, load_pipeline(PARAMS).ablate.model_dump())
+        tracker.log_effects(OUT, load_asked(PARAMS).pipeline.ablate.model_dump())
         ok = True
     finally:
         children.stop()
@@ -70,15 +71,15 @@ def _ablate(root: Path) -> State[Path]:
 
 def _planned(root: Path) -> tuple[Plan, Path]:
     """What there is to train, and where it is kept."""
-    params = load_pipeline(PARAMS)
-    committed, best = params.model_dump(), read_yaml(BEST)
-    planned = plan(committed, best, params.ablate.techniques)
+    asked = load_asked(PARAMS).pipeline.ablate
+    committed, best = load_pipeline(RECIPE).model_dump(), read_yaml(BEST)
+    planned = plan(committed, best, asked.techniques)
     for name, reason in planned.left_out.items():
         get_run_logger().info("left out: %s: %s", name, reason)
     code = {
         str(path.relative_to(root)): path.read_text("utf-8") for path in sorted(root.glob("tasks/**/*.py"))
     }
-    budget = {key: getattr(params.ablate, key) for key in ("epochs", "train_fraction")}
+    budget = {key: getattr(asked, key) for key in ("epochs", "train_fraction")}
     about = [{name: committed[name] for name in SECTIONS}, budget, best, code]
     key = fingerprint(
         *about, read_json(Path("data/ingest/dataset.json")), read_json(Path("data/start/start.json"))
@@ -93,7 +94,7 @@ def _planned(root: Path) -> tuple[Plan, Path]:
 
 def _train(planned: Plan, runs: Path, children: Children) -> None:
     """All trainings, side by side; those on a finished network after that network."""
-    numbers = range(load_pipeline(PARAMS).ablate.seeds)
+    numbers = range(load_asked(PARAMS).pipeline.ablate.seeds)
     futures: dict[tuple[str, int], Any] = {}
     for variant in planned.variants:
         for number in numbers:

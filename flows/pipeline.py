@@ -25,7 +25,7 @@ from flows.engine.stage import Children
 from flows.engine.walk import Outcomes, walk
 from flows.registry.register import Registered, register
 from tasks.core.common.errors import BadInput, StageFailed
-from tasks.core.config.params_file import Pipeline, load_pipeline
+from tasks.core.config.params_file import Pipeline, load_asked
 from tasks.core.tracking.mirror import Tracker
 
 INGEST, SELECT = Path("data/ingest"), Path("data/select")
@@ -84,7 +84,7 @@ def _tracked(root: Path, run: FlowRun, **options: Any) -> State[Outcomes]:
 
 
 def _read(root: Path) -> Prepared:
-    params = load_pipeline(Path("params.yaml"))
+    params = load_asked(Path("params.yaml")).pipeline
     tracker = Tracker(root, settings.EXPERIMENT)
     return Prepared(params, dag.read(root, clean=True), tracker)
 

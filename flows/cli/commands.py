@@ -17,18 +17,19 @@ from tasks.core.common.errors import BadInput, StageFailed
 
 FASHION_MNIST = Path("data/raw/fashion-mnist")
 SELECT, REPORT = Path("data/select"), Path("data/report/report.html")
+RECIPE = Path("data/recipe/params.yaml")
 _FORBIDDEN = re.compile(r"[/:.%\"']+")  # in the name of a registered model
 EFFECTS = Path("data/ablate/effects.csv")
 # As dvc.yaml has them for stage tune.
 TUNE_WORKER = [
+    "--params",
+    str(RECIPE),
     "--data",
     "data/ingest",
     "--policy",
     "data/augment/policy.json",
     "--weights",
     "data/start",
-    "--settings",
-    "params.yaml",
 ]
 
 
@@ -69,8 +70,13 @@ def init(args: argparse.Namespace) -> None:
     name = args.name or _FORBIDDEN.sub("-", path.name) or "images"
     overrides.write(root, {overrides.PARAMS: overrides.with_project(root, source, name)})
     print(f"params.yaml: ingest.source is now {source}, registry.name and report.title {name}")
-    print("`modelpress run` packs these images, searches, trains, compresses and reports; other settings are")
-    print("in params.yaml, and `modelpress params` lists them.")
+    print(
+        "What follows the data (architecture, augmentations, learning rate, lengths) is `auto` now: the run settles it by"
+    )
+    print("short trials. A value that you set by hand stays; `modelpress params` lists all of them.")
+    print(
+        "`modelpress run` does everything; `modelpress run --budget quick` shows in minutes what comes out."
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -79,8 +85,11 @@ def run(args: argparse.Namespace) -> None:
     from flows.engine.lock import only_run
 
     root = _enter()
-    params, changed = overrides.apply(root, args.set_param)
-    _check_source(params.ingest.source)
+    budget = [f"recipe.budget={args.budget}"] if args.budget else []
+    asked, changed = overrides.apply(root, [*args.set_param, *budget])
+    if budget and not asked.auto:
+        raise BadInput("--budget: nothing in params.yaml is auto; modelpress init PATH makes it so")
+    _check_source(asked.pipeline.ingest.source)
     # Errors reach the terminal as one line of ours, and Prefect's UI in full.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     with only_run(root):
@@ -117,9 +126,9 @@ def ablate(args: argparse.Namespace) -> None:
     from flows.cli import local
 
     root = _enter()
-    from tasks.core.config.params_file import load_pipeline
+    from tasks.core.config.params_file import load_asked
 
-    _check_source(load_pipeline(Path("params.yaml")).ingest.source)
+    _check_source(load_asked(Path("params.yaml")).pipeline.ingest.source)
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     done = local.ablate(root)
     from flows.cli import terminal
@@ -190,18 +199,23 @@ def params(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from flows.cli import describe, terminal
-    from tasks.core.config.params_file import load_pipeline
+    from tasks.core.config.params_file import load_asked, read_yaml
 
     _enter()
-    keys = list(describe.keys(load_pipeline(Path("params.yaml"))))
+    settled = read_yaml(RECIPE) if RECIPE.is_file() else None
+    keys = list(describe.keys(load_asked(Path("params.yaml")), settled))
     if args.json:
         terminal.print_json({key.pop("name"): key for key in map(asdict, keys)})
         return
     rows = [
-        [k.name, str(k.value), "" if k.default is None else str(k.default), k.type, k.description]
+        [k.name, _now(k.value, k.settled), "" if k.default is None else str(k.default), k.type, k.description]
         for k in keys
     ]
     terminal.table(["key", "value", "default", "type", "what it is"], rows, right=5)
+
+
+def _now(value: object, settled: object) -> str:
+    return str(value) if settled is None else f"{value}: {settled}"
 
 
 def status(args: argparse.Namespace) -> None:
@@ -210,10 +224,10 @@ def status(args: argparse.Namespace) -> None:
     from flows.engine import dag
     from flows.selection import selected
     from tasks.core.common.files import read_json
-    from tasks.core.config.params_file import load_pipeline
+    from tasks.core.config.params_file import load_asked
 
     root = _enter()
-    load_pipeline(Path("params.yaml"))
+    load_asked(Path("params.yaml"))
     pending = [stage.name for stage in dag.read(root).pending()]
     metrics = read_json(SELECT / "metrics.json") if (SELECT / "metrics.json").is_file() else None
     if args.json:
@@ -226,10 +240,10 @@ def status(args: argparse.Namespace) -> None:
 def deploy(args: argparse.Namespace) -> None:
     """`modelpress deploy`: register the deployments and their schedules."""
     from flows.serving import services
-    from tasks.core.config.params_file import load_pipeline
+    from tasks.core.config.params_file import load_asked
 
     root = _enter()
-    load_pipeline(Path("params.yaml"))
+    load_asked(Path("params.yaml"))
     services.deploy(root)
     print("deployed: `modelpress ui` shows the deployments and names the command that runs them")
 

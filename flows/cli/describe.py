@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tasks.core.config.params import Params
-from tasks.core.config.params_file import Pipeline
+from tasks.core.config.params_file import AUTO, Asked, Pipeline, may_be_auto
 
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key: `name` is `section.key`; `default` is None where a value must be given."""
+    """One key: `name` is `section.key`; `default` is None where a value must be given; `settled` is what a value that is
+    `auto` became at the last run, None where there was none."""
 
     name: str
     description: str
     type: str
     default: Any
     value: Any
+    settled: Any = None
 
 
-def keys(current: Pipeline) -> Iterator[Key]:
-    """Every key of every section, with its value in `current`."""
+def keys(current: Asked, settled: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[Key]:
+    """Every key of every section, with its value in `current`.
+
+    Args:
+        settled: what stage recipe wrote, by section and key.
+    """
     for section in Pipeline.model_fields:
-        values: Params = getattr(current, section)
+        values: Params = getattr(current.pipeline, section)
+        auto = may_be_auto(section)
         schema = type(values).model_json_schema()
         for name, field in type(values).model_fields.items():
+            key = f"{section}.{name}"
+            is_auto = key in current.auto
+            words = _words(schema["properties"][name], schema.get("$defs", {}))
             yield Key(
-                name=f"{section}.{name}",
+                name=key,
                 description=field.description or "",
-                type=_words(schema["properties"][name], schema.get("$defs", {})),
+                type=f"{words} or {AUTO}" if name in auto else words,
                 default=None if field.is_required() else _plain(field.get_default(call_default_factory=True)),
-                value=_plain(getattr(values, name)),
+                value=AUTO if is_auto else _plain(getattr(values, name)),
+                settled=(settled or {}).get(section, {}).get(name) if is_auto else None,
             )
 
 

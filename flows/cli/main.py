@@ -67,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
         "-S", "--set-param", action="append", default=[], metavar="[FILE:]KEY=VALUE",
         help="change params.yaml first, as dvc exp run -S does; can be repeated",
     )  # fmt: skip
+    run.add_argument(
+        "--budget", choices=["quick", "normal", "thorough"],
+        help="compute for what is auto in params.yaml: about 3, 15 or 60 minutes on two cores; stays set",
+    )  # fmt: skip
     run.add_argument("-f", "--force", action="store_true", help="run every stage, changed or not")
     run.add_argument(
         "--retries", type=_count, default=1, metavar="N",

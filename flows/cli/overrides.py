@@ -10,12 +10,12 @@ from pathlib import Path
 
 from tasks.core.common.errors import BadInput
 from tasks.core.common.files import write_text
-from tasks.core.config.params_file import Pipeline, load_pipeline, read_yaml
+from tasks.core.config.params_file import AUTO, Asked, Pipeline, load_asked, may_be_auto, read_yaml
 
 PARAMS = "params.yaml"
 
 
-def apply(root: Path, given: Sequence[str]) -> tuple[Pipeline, dict[str, str]]:
+def apply(root: Path, given: Sequence[str]) -> tuple[Asked, dict[str, str]]:
     """What `given` makes of the parameters, and the files that it changes. Nothing is written.
 
     Args:
@@ -29,9 +29,9 @@ def apply(root: Path, given: Sequence[str]) -> tuple[Pipeline, dict[str, str]]:
     Raises:
         BadInput: an override is malformed or names no key, or params.yaml would not be valid with it.
     """
-    params = load_pipeline(Path(PARAMS))
+    asked = load_asked(Path(PARAMS))
     if not given:
-        return params, {}
+        return asked, {}
     from dvc.exceptions import DvcException
     from dvc.utils.cli_parse import to_path_overrides
     from dvc.utils.hydra import apply_overrides, to_hydra_overrides
@@ -56,9 +56,9 @@ def apply(root: Path, given: Sequence[str]) -> tuple[Pipeline, dict[str, str]]:
             except (DvcException, HydraException) as error:
                 raise BadInput(f"-S {' '.join(given)}: {_reason(error)}") from None
             if name == PARAMS:
-                params = _validated(copy)
+                asked = _validated(copy)
             changed[name] = copy.read_text(encoding="utf-8")
-    return params, changed
+    return asked, changed
 
 
 def _reason(error: Exception) -> str:
@@ -66,27 +66,35 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error.__cause__ or error).splitlines()[:2])
 
 
-def _validated(copy: Path) -> Pipeline:
+def _validated(copy: Path) -> Asked:
     try:
-        return load_pipeline(copy)
+        return load_asked(copy)
     except BadInput as error:
         raise BadInput(str(error).replace(str(copy), PARAMS)) from None
 
 
 def with_project(root: Path, source: str, name: str) -> str:
-    """params.yaml with `ingest.source` set to `source`, and `registry.name` and `report.title` to `name`, comments kept.
-    Raises BadInput."""
+    """params.yaml with `ingest.source` set to `source`, `registry.name` and `report.title` to `name`, and `auto` for every
+    key that can follow the data; comments and all else are kept.
+
+    Raises:
+        BadInput: params.yaml is not valid.
+    """
     from dvc.utils.serialize import modify_yaml
 
+    auto = {section: dict.fromkeys(may_be_auto(section), AUTO) for section in Pipeline.model_fields}
+    named = {"ingest": {"source": source}, "registry": {"name": name}, "report": {"title": name}}
+    budget = {"recipe": {"budget": "normal"}}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / PARAMS
         read_yaml(root / PARAMS)  # says clearly what is wrong with it
         shutil.copyfile(root / PARAMS, copy)
         with modify_yaml(copy) as content:
-            wanted = {"ingest": {"source": source}, "registry": {"name": name}, "report": {"title": name}}
-            for section, values in wanted.items():
-                content[section] = content.get(section) or {}
-                content[section].update(values)
+            for wanted in (auto, named, budget):
+                for section, values in wanted.items():
+                    if values:
+                        content[section] = content.get(section) or {}
+                        content[section].update(values)
         _validated(copy)
         return copy.read_text(encoding="utf-8")
 

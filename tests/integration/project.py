@@ -14,6 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {
+    "recipe": {"budget": "quick"},
     "augment": {"flip_horizontal": False, "crop": 1},
     "start": {"weights": "random"},
     "tune": {

@@ -35,8 +35,6 @@ STAGE = [
     "data/augment/policy.json",
     "--weights",
     "data/start",
-    "--settings",
-    "params.yaml",
 ]
 TUNE = [sys.executable, "-m", "tasks.tune", *STAGE, "--journal", ".modelpress/tune", "--out", "data/tune"]
 
@@ -144,7 +142,7 @@ def test_start_is_refused_in_one_line_when_the_trials_are_none(
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     params["start"]["trials"] = "earlier.csv"
     (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    start = [sys.executable, "-m", "tasks.start", "--settings", "params.yaml", "--out", "data/start"]
+    start = [sys.executable, "-m", "tasks.start", "--out", "data/start"]
     said = run(project, *start, code=2)
     assert said.startswith("start: start.trials: earlier.csv")
     assert words in said

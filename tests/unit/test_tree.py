@@ -32,6 +32,7 @@ ARROWS = {
         "pruning": COMPRESSING,
         "quantization": COMPRESSING,
         "tuning": TRAINING,
+        "auto": TRAINING | {"evaluation"},
         "compression": COMPRESSING | {"evaluation", "pruning", "quantization"},
         "ablation": DATA | {"evaluation"},
         "reporting": DATA | {"evaluation"},

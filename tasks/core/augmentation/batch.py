@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tasks.core.augmentation.autoaugment import RANDAUGMENT, TRIVIALAUGMENT, AutoAugment
-from tasks.core.augmentation.colours import WHITE, brightness, contrast, hue, saturation, wide
+from tasks.core.augmentation.colours import WHITE, brightness, contrast, hue, permute, saturation, wide
 from tasks.core.augmentation.geometry import affine, mirror, shift
 
 SMALLEST_ZOOM = 0.1  # at strength 2 the lower end of the range could reach nothing
@@ -51,8 +51,8 @@ class BatchAugment:
     """A policy, ready to be applied.
 
     `strength` (0..2) scales every range: angles, zoom, moves, crop (rounded to whole pixels), colours, the
-    magnitudes of RandAugment and TrivialAugment, and the probability of erasing. Flips, mixup and cutmix know only on and off; at 0 all is off and
-    only the normalisation stays.
+    magnitudes of RandAugment and TrivialAugment, and the probability of erasing. Flips, permuted channels, mixup and
+    cutmix know only on and off; at 0 all is off and only the normalisation stays.
 
     Args:
         policy: what `tasks.augment.resolve_policy` returns.
@@ -74,6 +74,7 @@ class BatchAugment:
         changes = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
         self._colours = [(change, scaled(name, "range")) for name, change in changes.items() if name in on]
         self._hue = min(0.5, scaled("hue", "range"))
+        self._permutes = "permute_channels" in on
         self._automatic: list[AutoAugment] = []
         if "randaugment" in on:
             count = int(on["randaugment"]["operations"])
@@ -143,13 +144,16 @@ class BatchAugment:
 
     def _coloured(self, x_NHWC: Tensor, generator: torch.Generator) -> Tensor:
         n = len(x_NHWC)
-        if not self._colours and not self._hue and not self._automatic:
+        if not self._colours and not self._hue and not self._permutes and not self._automatic:
             return x_NHWC
         x_NCHW = x_NHWC.permute(0, 3, 1, 2).contiguous()
         for change, spread in self._colours:
             x_NCHW = change(x_NCHW, _uniform(n, max(0.0, 1 - spread), 1 + spread, generator))
         if self._hue:
             x_NCHW = hue(x_NCHW, _uniform(n, -self._hue, self._hue, generator))
+        if self._permutes:
+            order_N3 = torch.rand(n, 3, generator=generator, device=generator.device).argsort(1)
+            x_NCHW = permute(x_NCHW, order_N3)
         for automatic in self._automatic:
             x_NCHW = automatic(x_NCHW, pixel_scale(self.mean, self.std)[0], generator)
         return x_NCHW.permute(0, 2, 3, 1).contiguous()

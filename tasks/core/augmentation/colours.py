@@ -53,6 +53,11 @@ def hue(x_NCHW: Tensor, turn_N: Tensor) -> Tensor:
     return turned_NCHW
 
 
+def permute(x_NCHW: Tensor, order_N3: Tensor) -> Tensor:
+    """Let red, green and blue change places: channel i becomes what channel `order_N3[:, i]` was. RGB only."""
+    return x_NCHW.gather(1, order_N3[:, :, None, None].expand_as(x_NCHW))
+
+
 def sharpness(x_NCHW: Tensor, factor_N: Tensor) -> Tensor:
     """Towards a smoothed picture below 1, away from it above; the frame stays as it is."""
     channels = x_NCHW.shape[1]

@@ -7,7 +7,7 @@ from typing import Any
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import AugmentParams
 
-COLOUR_ONLY = ("saturation", "hue")
+COLOUR_ONLY = ("saturation", "hue", "permute_channels")
 
 
 def resolve_policy(
@@ -54,6 +54,7 @@ def _operations(params: AugmentParams) -> dict[str, dict[str, float]]:
         "contrast": {"range": params.contrast},
         "saturation": {"range": params.saturation},
         "hue": {"range": params.hue},
+        "permute_channels": {"on": float(params.permute_channels)},
         "randaugment": {
             "operations": params.randaugment,
             "magnitude": params.randaugment_magnitude * (params.randaugment > 0),

@@ -35,6 +35,12 @@ class Progress:
         elif not self.quiet:
             print(f"{self.what} {self.done}/{self.total}" + (f": {note}" if note else ""), flush=True)
 
+    def expect(self, total: int) -> None:
+        """There will be `total` steps."""
+        self.total = total
+        if self._bar is not None:
+            self._bar.reset(total)
+
     def reach(self, done: int, note: str = "") -> None:
         """`done` are done in all, as when a run goes on where another one ended."""
         self.step(note, done - self.done)

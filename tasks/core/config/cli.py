@@ -4,7 +4,8 @@
     if __name__ == "__main__": main(prune)
 
 gives `python -m tasks.prune --model PATH --data PATH --out PATH [--params params.yaml]`. `params` is
-the section named like the function; `out` appears only when the function has ended well.
+the section named like the function; `settings`, if it takes that, is the file itself, unless another one is named;
+`out` appears only when the function has ended well.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def main(stage: Callable[..., None], section: str | None = None) -> None:
     given: dict[str, Any] = {k: v for k, v in vars(args).items() if k not in ("params", LAID_OVER)}
     try:
         given["params"] = load_section(section or name, args.params, getattr(args, LAID_OVER, None))
+        if given.get("settings", args) is None:
+            given["settings"] = args.params
         # Of the ranks that torchrun starts on a host only the first writes.
         first = os.environ.get("LOCAL_RANK", "0") == "0"
         if "out" not in given:
@@ -70,12 +73,12 @@ def _parser(stage: Callable[..., None]) -> argparse.ArgumentParser:
     for name, parameter in inspect.signature(stage).parameters.items():
         if name == "params":
             continue
-        optional = parameter.default is not parameter.empty
+        optional = parameter.default is not parameter.empty or name == "settings"
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=_reader(hints[name]),
             required=not optional,
-            default=parameter.default if optional else None,
+            default=None if parameter.default is parameter.empty else parameter.default,
         )
     if stage.__name__ == "train":
         help_ = "best.yaml of tune, laid over the section"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tasks.core.config.params import Count, Fraction, NonNegative, Params, Positive, Ratio
+from tasks.core.config.params import AUTO, Count, Fraction, NonNegative, Params, Positive, Ratio
 
 Criterion = Literal["l1", "l2", "bn_scale", "taylor", "lamp", "random"]
 Scheme = Literal["fp32", "fp16", "int8", "int8_mixed", "int8_qat", "int8_dynamic", "int8_weights"]
@@ -50,17 +50,17 @@ class PruneParams(Params):
     """uniform: the same ratio everywhere; global: where it matters least"""
     relu: bool = False
     """SiLU, hard swish, GELU and Mish become ReLU, which int8 computes for nothing; press finds out by itself"""
-    steps: Count = 3
+    steps: Annotated[Count, AUTO] = 3
     """iterations of prune and train"""
     round_to: Annotated[int, Field(ge=1, le=64)] = 8
     """channels are a multiple of it"""
-    epochs: Count = 6
+    epochs: Annotated[Count, AUTO] = 6
     """in all: one after each step, the rest after the last"""
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    batch_size: Annotated[int, Field(ge=2), AUTO] = 128
     """images a step"""
-    lr: Positive = 0.05
+    lr: Annotated[Positive, AUTO] = 0.05
     """at the peak"""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1), AUTO] = 0.0
     """as in train"""
     temperature: Positive = 4.0
     """of the teacher's and the student's logits"""
@@ -95,11 +95,11 @@ class QuantizeParams(Params):
     """8 only for CPUs with integer dot products (VNNI, ARM): others overflow 16 bits"""
     mixed_loss_points: NonNegative = 0.1
     """int8_mixed: accuracy on validation images that int8 may cost; layers stay float until then"""
-    qat_epochs: Count = 1
+    qat_epochs: Annotated[Count, AUTO] = 1
     """int8_qat: passes over the images for training"""
-    qat_batch_size: Annotated[int, Field(ge=2)] = 128
+    qat_batch_size: Annotated[int, Field(ge=2), AUTO] = 128
     """int8_qat: images a step"""
-    qat_lr: Positive = 0.01
+    qat_lr: Annotated[Positive, AUTO] = 0.01
     """int8_qat: at the peak"""
     qat_augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
     """int8_qat: as in train"""
@@ -119,11 +119,11 @@ class PressParams(Params):
     """The search for a design: ratios of each group, criterion, precision; the best are fine-tuned as
     `prune` says, quantized as `quantize` says and become candidates press-1, press-2, …"""
 
-    trials: Annotated[int, Field(ge=0)] = 60
+    trials: Annotated[int, Field(ge=0), AUTO] = 60
     """designs that are tried untrained, at most; 0: no search"""
-    patience: Count = 25
+    patience: Annotated[Count, AUTO] = 25
     """trials without a larger hypervolume after which the search ends"""
-    finetunes: Annotated[int, Field(ge=1, le=20)] = 2
+    finetunes: Annotated[int, Field(ge=1, le=20), AUTO] = 2
     """designs that are trained: each halves the interval in which the fastest within the bar is sought"""
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     """Bayesian (arXiv:2304.11127), evolutionary (Deb et al. 2002) or random"""

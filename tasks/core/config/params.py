@@ -18,6 +18,13 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+class Auto:
+    """Marks a key that may be `auto` in params.yaml: the stage recipe settles it for the data."""
+
+
+AUTO = Auto()
+
+
 class Params(BaseModel):
     """What all sections share: immutable, and no key that is not known."""
 
@@ -47,40 +54,51 @@ class IngestParams(Params):
     """of the split"""
 
 
+class RecipeParams(Params):
+    """How much compute the keys that are `auto` may spend."""
+
+    budget: Literal["quick", "normal", "thorough"] = "normal"
+    """for the whole run, about 3, 15 or 60 minutes on two cores; counted in multiply-accumulates, not in time"""
+    seed: int = 0
+    """of the trials"""
+
+
 class AugmentParams(Params):
     """Ranges at strength 1; `train.augment_strength` scales them all."""
 
-    flip_horizontal: bool = True
+    flip_horizontal: Annotated[bool, AUTO] = True
     """left and right, half the time"""
-    flip_vertical: bool = False
+    flip_vertical: Annotated[bool, AUTO] = False
     """top and bottom, half the time"""
-    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    rotate: Annotated[float, Field(ge=0, le=180), AUTO] = 0.0
     """degrees, either way"""
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1), AUTO] = 0.0
     """zoom, from 1 - scale to 1 + scale"""
-    translate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    translate: Annotated[float, Field(ge=0, lt=1), AUTO] = 0.0
     """share of the side, either way"""
-    crop: Annotated[int, Field(ge=0, le=64)] = 2
+    crop: Annotated[int, Field(ge=0, le=64), AUTO] = 2
     """pixels of padding before a random crop"""
-    brightness: Fraction = 0.0
+    brightness: Annotated[Fraction, AUTO] = 0.0
     """factor, from 1 - brightness to 1 + brightness"""
-    contrast: Fraction = 0.0
+    contrast: Annotated[Fraction, AUTO] = 0.0
     """likewise"""
-    saturation: Fraction = 0.0
+    saturation: Annotated[Fraction, AUTO] = 0.0
     """likewise; not on grey images"""
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5), AUTO] = 0.0
     """turns of the colour circle, either way; not on grey images"""
-    randaugment: Annotated[int, Field(ge=0, le=10)] = 0
+    permute_channels: Annotated[bool, AUTO] = False
+    """red, green and blue change places, where colour says nothing; not on grey images"""
+    randaugment: Annotated[int, Field(ge=0, le=10), AUTO] = 0
     """operations an image, drawn from 14 that move or colour it (arXiv:1909.13719); 0: off"""
     randaugment_magnitude: Fraction = 0.3
     """how far they go, of the furthest"""
-    trivialaugment: bool = False
+    trivialaugment: Annotated[bool, AUTO] = False
     """one of the same operations an image, its magnitude drawn as well (arXiv:2103.10158)"""
-    erase: Fraction = 0.0
+    erase: Annotated[Fraction, AUTO] = 0.0
     """probability that a random rectangle is filled with the mean"""
-    mixup: NonNegative = 0.0
+    mixup: Annotated[NonNegative, AUTO] = 0.0
     """alpha of the Beta distribution that blends two images (arXiv:1710.09412); 0: off"""
-    cutmix: NonNegative = 0.0
+    cutmix: Annotated[NonNegative, AUTO] = 0.0
     """likewise, pasting a rectangle (arXiv:1905.04899); 0: off"""
     seed: int = 0
     """of the contact sheet"""
@@ -98,37 +116,37 @@ class StartParams(Params):
 class TrainParams(Params):
     """The dense model and how it is trained; `batch_size` is global, whatever the ranks."""
 
-    arch: Annotated[str, Field(pattern=r"^[a-z0-9_./]+$")] = "resnet_small"
-    """resnet_small, a classifier of torchvision (efficientnet_b0, convnext_tiny, …), or timm/NAME"""
-    width: Annotated[int, Field(ge=8, le=256)] = 32
-    """channels of resnet_small's first stage"""
+    arch: Annotated[str, Field(pattern=r"^[a-z0-9_./]+$"), AUTO] = "resnet_small"
+    """resnet_small, convnet_small (max pooling), a classifier of torchvision (efficientnet_b0, convnext_tiny, …), or timm/NAME"""
+    width: Annotated[int, Field(ge=8, le=256), AUTO] = 32
+    """channels of the first stage of resnet_small and convnet_small"""
     batch_norm: bool = True
-    """in resnet_small; other networks have the norms that they have"""
+    """in resnet_small and convnet_small; other networks have the norms that they have"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """of activations, where the network has dropout, else before the last layer"""
     stochastic_depth: Annotated[float, Field(ge=0, lt=1)] | None = None
     """probability that the last residual branch drops out, those before it less often; none: the network's own"""
-    epochs: Count = 10
+    epochs: Annotated[Count, AUTO] = 10
     """passes over the images for training"""
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    batch_size: Annotated[int, Field(ge=2), AUTO] = 128
     """global, whatever the number of ranks"""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Annotated[Literal["sgd", "adamw"], AUTO] = "sgd"
     """sgd has Nesterov momentum"""
-    lr: Positive = 0.1
+    lr: Annotated[Positive, AUTO] = 0.1
     """at the peak, for batch_size images a step"""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """of sgd"""
-    weight_decay: NonNegative = 5e-4
+    weight_decay: Annotated[NonNegative, AUTO] = 5e-4
     """L2, not on norms and biases"""
-    schedule: Literal["cosine", "step", "exponential", "one_cycle", "constant"] = "cosine"
+    schedule: Annotated[Literal["cosine", "step", "exponential", "one_cycle", "constant"], AUTO] = "cosine"
     """of the learning rate after the warm-up"""
-    warmup_epochs: NonNegative = 1.0
+    warmup_epochs: Annotated[NonNegative, AUTO] = 1.0
     """the learning rate grows from 0 for so long"""
     clip_norm: NonNegative = 0.0
     """gradients are scaled down to this norm; 0: off"""
     accumulate: Count = 1
     """parts in which a batch is computed, one after another: more need less memory"""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    label_smoothing: Annotated[float, Field(ge=0, lt=1), AUTO] = 0.1
     """share of the target that all classes have in common"""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: in the loss rare classes count as much as frequent ones"""
@@ -136,7 +154,7 @@ class TrainParams(Params):
     """log of each class's share, so many times, is added to the logits in training (arXiv:2007.07314); 1: balanced, with label_smoothing 0"""
     sampling: Literal["uniform", "balanced"] = "uniform"
     """balanced: every class is drawn equally often, in prune, press and int8_qat, too"""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1), AUTO] = 0.0
     """of the average of weights that is kept; 0: the last weights are kept"""
     augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
     """scales every range of augment; 0: no augmentation"""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.core.config.params import Count, NonNegative, Params, Positive, TrainParams
+from tasks.core.config.params import AUTO, Count, NonNegative, Params, Positive, TrainParams
 
 Value = str | int | float | bool
 
@@ -48,11 +48,11 @@ class ChoiceSpace(Params):
 class TuneParams(Params):
     """The search over `space`; the keys of `space` are those of train."""
 
-    trials: Annotated[int, Field(ge=0)] = 12
+    trials: Annotated[int, Field(ge=0), AUTO] = 12
     """at most; 0: no search, train keeps its own values"""
     max_minutes: Positive | None = None
     """after so many no further trial begins; none: no limit"""
-    epochs: Count = 3
+    epochs: Annotated[Count, AUTO] = 3
     """a trial's full length"""
     sampler: Literal["tpe", "gp", "cma_es", "nsga2", "quasi_random", "random", "grid", "manual"] = "tpe"
     """who proposes: Bayesian (tpe, gp), evolutionary (cma_es, nsga2), random (quasi_random: evenly spread), a grid of choices, or you"""
@@ -76,9 +76,9 @@ class TuneParams(Params):
     """of ray: GPUs of a trial; a share is allowed"""
     startup_trials: Count = 5
     """random ones, before the sampler has something to learn from; nsga2: a generation"""
-    train_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
+    train_fraction: Annotated[float, Field(gt=0, le=1), AUTO] = 0.2
     """of the images for training, but at least 1,000 or all there are"""
-    space: dict[str, FloatSpace | ChoiceSpace] = Field(default_factory=dict)
+    space: Annotated[dict[str, FloatSpace | ChoiceSpace], AUTO] = Field(default_factory=dict)
     """what is searched: keys of train, each {low, high, log} or {choices}"""
     seed: int = 0
     """of the search"""

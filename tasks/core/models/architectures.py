@@ -1,4 +1,4 @@
-"""The networks, by name: our own small ResNet, any classifier of torchvision, any of timm where it is installed.
+"""The networks, by name: two small ones of our own, any classifier of torchvision, any of timm where it is installed.
 
 x_NCHW: N images, C channels (1 grey, 3 RGB), H rows, W columns. K: classes.
 """
@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from tasks.core.common.errors import BadInput
+from tasks.core.models.small_convnet import SmallConvNet
 from tasks.core.models.small_resnet import SmallResNet
 from tasks.core.models.spec import Spec
 
-SMALL_RESNET = "resnet_small"
+OWN: dict[str, Callable[[Spec], nn.Module]] = {"resnet_small": SmallResNet, "convnet_small": SmallConvNet}
 TIMM = "timm/"
 BRANCHES = {
     "StochasticDepth": "p",
@@ -43,8 +44,8 @@ def unchecked(spec: Spec) -> nn.Module:
     Raises:
         BadInput: there is no network of that name, or it has no branches for stochastic depth.
     """
-    if spec.arch == SMALL_RESNET:
-        net: nn.Module = SmallResNet(spec)
+    if spec.arch in OWN:
+        net = OWN[spec.arch](spec)
     else:
         net = _timm(spec) if spec.arch.startswith(TIMM) else _torchvision(spec)
         _set_dropout(net, spec.dropout)
@@ -61,8 +62,8 @@ def _torchvision(spec: Spec) -> nn.Module:
     names = models.list_models(module=models)
     if spec.arch not in names:
         raise BadInput(
-            f"train.arch: no network is called {spec.arch}{_perhaps(spec.arch, [SMALL_RESNET, *names])} "
-            "(there are resnet_small, torchvision's classifiers, and timm's as timm/NAME)"
+            f"train.arch: no network is called {spec.arch}{_perhaps(spec.arch, [*OWN, *names])} "
+            f"(there are {', '.join(OWN)}, torchvision's classifiers, and timm's as timm/NAME)"
         )
     # googlenet and inception_v3 have more outputs than one, unless told otherwise.
     alone: dict[str, Any] = (
@@ -89,8 +90,8 @@ def published(arch: str) -> dict[str, Tensor]:
         BadInput: there are none.
         OSError: they could not be downloaded.
     """
-    if arch == SMALL_RESNET:
-        raise BadInput(f"start.weights: none are published for {SMALL_RESNET}")
+    if arch in OWN:
+        raise BadInput(f"start.weights: none are published for {arch}")
     if arch.startswith(TIMM):
         timm, name = _in_timm(arch)
         return _plain_layers(timm.create_model(name, pretrained=True)).state_dict()

@@ -13,21 +13,20 @@ from torch.nn import functional as F
 
 from tasks.core.models.spec import Spec
 
+TINY, LARGE = 16, 80  # pixels of the shorter side
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2015, arXiv:1512.03385)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, dropped: float, batch_norm: bool) -> None:
         super().__init__()
-        bias = not batch_norm
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=bias)
-        self.bn1 = _norm(outputs, batch_norm)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=bias)
-        self.bn2 = _norm(outputs, batch_norm)
+        self.conv1, self.bn1 = conv_norm(inputs, outputs, stride, batch_norm)
+        self.conv2, self.bn2 = conv_norm(outputs, outputs, 1, batch_norm)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=bias), _norm(outputs, batch_norm)
+                nn.Conv2d(inputs, outputs, 1, stride, bias=not batch_norm), _norm(outputs, batch_norm)
             )
         self.dropped = dropped
 
@@ -37,6 +36,11 @@ class BasicBlock(nn.Module):
         if self.training and self.dropped:
             y = _drop_samples(y, self.dropped)
         return F.relu(y + self.shortcut(x_NCHW))
+
+
+def conv_norm(inputs: int, outputs: int, stride: int, batch_norm: bool) -> tuple[nn.Conv2d, nn.Module]:
+    """A 3x3 convolution, and the norm after it, if any."""
+    return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=not batch_norm), _norm(outputs, batch_norm)
 
 
 def _norm(channels: int, batch_norm: bool) -> nn.Module:
@@ -53,6 +57,9 @@ class SmallResNet(nn.Module):
     """A ResNet for small images: a stem, three stages of one block, each half as large and twice as
     wide as the one before, mean over the pixels, and a linear layer.
 
+    The stem halves the image, but not below TINY pixels; above LARGE it halves it twice, the second time by max
+    pooling, as larger ResNets do.
+
     Stochastic depth drops the last block's branch with the probability that is asked for, and those before
     less often, in even steps (Huang et al. 2016, arXiv:1603.09382).
     """
@@ -60,10 +67,9 @@ class SmallResNet(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         width, dropped = spec.width, spec.stochastic_depth or 0.0
-        norm = spec.batch_norm
-        self.stem = nn.Sequential(
-            nn.Conv2d(spec.image_shape[2], width, 3, 2, 1, bias=not norm), _norm(width, norm), nn.ReLU()
-        )
+        norm, side = spec.batch_norm, min(spec.image_shape[:2])
+        stem = [*conv_norm(spec.image_shape[2], width, 1 if side < TINY else 2, norm), nn.ReLU()]
+        self.stem = nn.Sequential(*stem, *([nn.MaxPool2d(3, 2, 1)] if side > LARGE else []))
         self.blocks = nn.Sequential(
             BasicBlock(width, width, 1, dropped / 3, norm),
             BasicBlock(width, 2 * width, 2, dropped * 2 / 3, norm),

@@ -20,7 +20,7 @@ from PIL import Image
 
 from flows.cli import describe, overrides
 from flows.cli.predict import predict
-from tasks.core.config.params_file import Pipeline
+from tasks.core.config.params_file import Asked, Pipeline
 from tests.builders import rows_model
 from tests.integration.toy import ROOT, environment, modelpress, run
 
@@ -111,8 +111,8 @@ def test_override_is_taken_with_and_without_plus_when_the_params_know_the_key(
 ) -> None:
     monkeypatch.chdir(toy)
     for _ in range(2):
-        params, changed = overrides.apply(toy, [given])
-        assert params.prune.batch_size == 32
+        asked, changed = overrides.apply(toy, [given])
+        assert asked.pipeline.prune.batch_size == 32
         overrides.write(toy, changed)
     assert (toy / "params.yaml").read_text().count("batch_size: 32") == 1
 
@@ -163,6 +163,7 @@ def test_init_sets_the_source_and_keeps_comments_when_given_a_folder(toy: Path) 
     assert "# and this one\n" in text
     assert "# A comment that must survive." in text
     assert "modelpress run" in done.stdout
+    assert yaml.safe_load(text)["train"] == {**yaml.safe_load(text)["train"], "epochs": "auto", "lr": "auto"}
     assert yaml.safe_load(text)["registry"]["name"] == yaml.safe_load(text)["report"]["title"] == "my images"
 
 
@@ -202,21 +203,40 @@ def test_params_lists_every_key_when_asked_for_json(toy: Path) -> None:
     content = json.loads(modelpress(toy, "params", "--json", check=True).stdout)
     assert content["train.epochs"] == {
         "description": "passes over the images for training",
-        "type": "integer >= 1",
+        "type": "integer >= 1 or auto",
         "default": 10,
         "value": 2,
+        "settled": None,
     }
-    assert content["train.optimizer"]["type"] == "one of sgd, adamw"
+    assert content["train.optimizer"]["type"] == "one of sgd, adamw or auto"
     assert content["ingest.source"]["default"] is None
     sections = {name: field.annotation for name, field in Pipeline.model_fields.items()}
     assert set(content) == {f"{name}.{key}" for name, model in sections.items() for key in model.model_fields}
 
 
+def test_params_shows_what_auto_became_when_a_recipe_was_settled(toy: Path) -> None:
+    text = (toy / "params.yaml").read_text().replace("epochs: 2", "epochs: auto")
+    (toy / "params.yaml").write_text(text)
+    (toy / "data/recipe").mkdir()
+    (toy / "data/recipe/params.yaml").write_text("train: {epochs: 7}\n")
+    content = json.loads(modelpress(toy, "params", "--json", check=True).stdout)
+    assert (content["train.epochs"]["value"], content["train.epochs"]["settled"]) == ("auto", 7)
+    assert "auto: 7" in modelpress(toy, "params", check=True).stdout
+
+
+def test_run_exits_2_when_a_budget_is_named_and_nothing_is_auto(toy: Path) -> None:
+    done = modelpress(toy, "run", "--budget", "quick")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "nothing in params.yaml is auto" in done.stderr
+
+
 def test_keys_say_what_a_value_may_be_when_types_are_nested() -> None:
-    keys = {key.name: key.type for key in describe.keys(Pipeline.model_validate(SMALLEST))}
+    keys = {
+        key.name: key.type for key in describe.keys(Asked({}, Pipeline.model_validate(SMALLEST), frozenset()))
+    }
     assert keys["prune.ratios"] == "list of number > 0, < 1 or string"
     assert keys["ingest.size"] == "auto or integer >= 8, <= 512"
-    assert keys["tune.space"] == "mapping to {low, high, log} or {choices}"
+    assert keys["tune.space"] == "mapping to {low, high, log} or {choices} or auto"
 
 
 def test_predict_ranks_the_labels_when_images_have_another_size(model: Path, tmp_path: Path) -> None:

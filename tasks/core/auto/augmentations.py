@@ -1,0 +1,52 @@
+"""The augmentations that are tried, each by itself on top of those that have helped before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Keys of section `augment`, and what is tried for them; `needs_colour`: not on grey images."""
+
+    name: str
+    values: dict[str, Any] = field(default_factory=dict)
+    needs_colour: bool = False
+
+
+OFF: dict[str, Any] = {
+    "flip_horizontal": False,
+    "flip_vertical": False,
+    "rotate": 0.0,
+    "scale": 0.0,
+    "translate": 0.0,
+    "crop": 0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "saturation": 0.0,
+    "hue": 0.0,
+    "permute_channels": False,
+    "randaugment": 0,
+    "trivialaugment": False,
+    "erase": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
+
+
+def candidates(image_shape: tuple[int, int, int]) -> list[Candidate]:
+    """Those for images of `image_shape` (H, W, C), in the order in which they are tried."""
+    height, width, channels = image_shape
+    every = [
+        Candidate("shifts", {"crop": max(1, round(min(height, width) / 10))}),
+        Candidate("flips, left and right", {"flip_horizontal": True}),
+        Candidate("rotation and zoom", {"rotate": 15.0, "scale": 0.15}),
+        Candidate("permuted colours", {"permute_channels": True}, needs_colour=True),
+        Candidate("brightness and contrast", {"brightness": 0.3, "contrast": 0.3}),
+        Candidate("hue and saturation", {"hue": 0.1, "saturation": 0.4}, needs_colour=True),
+        Candidate("erasing", {"erase": 0.5}),
+        Candidate("CutMix and MixUp", {"cutmix": 1.0, "mixup": 0.4}),
+        Candidate("flips, top and bottom", {"flip_vertical": True}),
+    ]
+    return [candidate for candidate in every if channels > 1 or not candidate.needs_colour]

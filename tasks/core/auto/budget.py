@@ -1,0 +1,92 @@
+"""A budget is compute, not epochs: what a step of a network costs, and how many of them a budget pays for.
+
+Work is counted in multiply-accumulates (MACs) of fp32 on a CPU. A training step does three times the MACs of a forward
+pass; beside them it moves activations through memory and starts operators, which for small networks takes longer.
+Both are counted as the MACs that could have been done in that time: the rates below were fitted to the seconds of 24
+training steps of 6 networks on 2 cores (benchmarks/work.py). Nothing here looks at a clock, so that equal data and
+params give an equal recipe on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tasks.core.models.saved import mac_count
+
+PER_ACTIVATION = (
+    160.0  # MACs that are as much work as one number that an operator puts out, forward and backward
+)
+PER_OPERATOR = 3.4e7  # and as starting one, likewise
+BACKWARD = 3.0  # work of forward and backward, in forward passes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network does for one image: MACs and the numbers that its operators put out; and how many operators."""
+
+    macs: int
+    activations: int
+    operators: int
+
+    def of_step(self, batch: int) -> float:
+        """The work of one training step on `batch` images."""
+        image = BACKWARD * self.macs + PER_ACTIVATION * self.activations
+        return batch * image + PER_OPERATOR * self.operators
+
+
+def cost_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
+    """What `model` costs on images of `image_shape` (H, W, C)."""
+    height, width, channels = image_shape
+    sizes: list[int] = []
+    leaves = [module for module in model.modules() if not any(True for _ in module.children())]
+    hooks = [leaf.register_forward_hook(_counting(sizes)) for leaf in leaves]
+    training = model.training
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, channels, height, width))
+    model.train(training)
+    for hook in hooks:
+        hook.remove()
+    return Cost(mac_count(model, image_shape), sum(sizes), len(sizes))
+
+
+def _counting(sizes: list[int]) -> Callable[[nn.Module, Any, Tensor], None]:
+    return lambda _, __, output: sizes.append(output.numel())
+
+
+# ---- from work to steps
+
+DENSE = {"quick": 1.2e12, "normal": 1.5e13, "thorough": 6e13}  # work of training the dense model
+SMALLEST_BATCH, LARGEST_BATCH = 16, 128
+STEPS = 24  # an epoch has at least so many, unless the batch is the smallest
+PASSES = (2, 200)  # over the images, at least and at most
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long something is trained."""
+
+    batch_size: int
+    epochs: int
+
+
+def batch_of(images: int) -> int:
+    """The largest power of two, within bounds, that leaves an epoch over `images` STEPS steps."""
+    fits = max(1, images // STEPS)
+    return min(LARGEST_BATCH, max(SMALLEST_BATCH, 1 << fits.bit_length() - 1))
+
+
+def passes(work: float, cost: Cost, images: int) -> float:
+    """How many times `work` pays for a network of `cost` to learn from so many images."""
+    batch = batch_of(images)
+    return work / (images / batch * cost.of_step(batch))
+
+
+def length(work: float, cost: Cost, images: int) -> Length:
+    """What `work` pays for, but no more than anybody gains from."""
+    least, most = PASSES
+    return Length(batch_of(images), int(min(most, max(least, passes(work, cost, images)))))

@@ -1,0 +1,116 @@
+"""A recipe while it is being settled: the values so far, why they are so, and the trials that were made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tasks.core.auto.budget import DENSE, Cost, length
+from tasks.core.auto.trials import Outcome, Setting, Trials
+from tasks.core.common.progress import Progress
+from tasks.core.config.params import AugmentParams, TrainParams
+from tasks.core.config.params_file import Asked, parse
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a key that was `auto` became, and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One trial. `gain` is by how many nats its cross-entropy is lower than that of what it was compared with, and
+    `error` the standard error of that; None where it was compared with nothing."""
+
+    question: str
+    variant: str
+    accuracy: float
+    loss: float
+    gain: float | None
+    error: float | None
+    epochs: int
+    images: int
+    chosen: bool = False
+
+
+@dataclass
+class Draft:
+    """One params.yaml that is settled for `images` training images of `shape` (H, W, C)."""
+
+    asked: Asked
+    trials: Trials
+    shape: tuple[int, int, int]
+    images: int
+    progress: Progress
+    sections: dict[str, dict[str, Any]] = field(init=False)
+    choices: dict[str, Choice] = field(default_factory=dict)
+    tried: list[Tried] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sections = {section: dict(values) for section, values in self.asked.values.items()}
+
+    # ---- values
+
+    def is_auto(self, key: str) -> bool:
+        """Whether SECTION.KEY is left to the data."""
+        return key in self.asked.auto
+
+    def choose(self, key: str, value: Any, reason: str) -> None:
+        """Set a key, unless a person has."""
+        if self.is_auto(key):
+            section, name = key.split(".")
+            self.sections[section][name] = value
+            self.choices[key] = Choice(key, value, reason)
+
+    @property
+    def budget(self) -> str:
+        """Its name."""
+        return self.asked.pipeline.recipe.budget
+
+    @property
+    def work(self) -> float:
+        """Of training the dense model."""
+        return DENSE[self.budget]
+
+    def setting(
+        self, train: Mapping[str, Any] | None = None, augment: Mapping[str, Any] | None = None
+    ) -> Setting:
+        """As it is now, with these changes, and with the length that the budget pays for."""
+        params = parse(TrainParams, {**self.sections.get("train", {}), **(train or {})}, "train")
+        augmented = parse(AugmentParams, {**self.sections.get("augment", {}), **(augment or {})}, "augment")
+        if self.is_auto("train.epochs"):
+            epochs = length(self.work, self.trials.cost(params), self.images).epochs
+            params = params.model_copy(update={"epochs": epochs})
+        return Setting(params, augmented)
+
+    def cost(self, setting: Setting) -> Cost:
+        """Of its network."""
+        return self.trials.cost(setting.train)
+
+    # ---- trials
+
+    def trial(
+        self, question: str, variant: str, setting: Setting, share: float, base: Outcome | None = None
+    ) -> Outcome:
+        """Run one with a share of the work of the dense training, or look up what came of it before."""
+        outcome = self.trials.run(setting, share * self.work)
+        gain, error = outcome.gain_on(base) if base is not None else (None, None)
+        row = Tried(
+            question, variant, outcome.accuracy, outcome.loss, gain, error, outcome.epochs, outcome.images
+        )
+        self.tried.append(row)
+        self.progress.step(f"{question}: {variant}: {outcome.accuracy:.1%}, cross-entropy {outcome.loss:.3f}")
+        return outcome
+
+    def mark(self, question: str, variant: str) -> None:
+        """This variant is what the question led to, or part of it."""
+        self.tried = [
+            replace(row, chosen=True) if (row.question, row.variant) == (question, variant) else row
+            for row in self.tried
+        ]

@@ -1,0 +1,135 @@
+"""What trials answer, one question after another, each on top of the answers before it.
+
+Which network, which augmentations, which learning rate. The trials of a question do the same work each, a share of
+that of the dense training; what differs by less than the standard error counts as equal.
+"""
+
+from __future__ import annotations
+
+from tasks.core.auto.augmentations import OFF, Candidate, candidates
+from tasks.core.auto.draft import Draft
+from tasks.core.auto.networks import Network, affordable, portfolio
+from tasks.core.auto.trials import Outcome
+
+NETWORK, LONGER, OTHERS = 0.06, 0.12, 0.08  # shares: a trial of each network, of the best, of everything else
+BEST = 2  # networks that are tried again, longer
+LR, OTHER_LRS = 3e-3, (1e-3, 1e-2)
+HELPS = 1.0  # standard errors by which an augmentation has to be better
+TRAIN = {
+    "optimizer": "adamw",
+    "schedule": "one_cycle",
+    "warmup_epochs": 0.0,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
+    "ema_decay": 0.0,
+}
+
+
+def begin(draft: Draft) -> None:
+    """What trials start from."""
+    for key, value in TRAIN.items():
+        draft.choose(f"train.{key}", value, "AdamW and one cycle learn in few steps, whatever the data")
+    draft.choose("train.lr", LR, "what trials start from")
+    for key, value in OFF.items():
+        draft.choose(f"augment.{key}", value, "off: not tried")
+
+
+def most_trials(draft: Draft) -> int:
+    """How many trials the questions that are open take, at most."""
+    networks, augmentations = len(open_networks(draft)), len(open_augmentations(draft))
+    return (
+        networks
+        + (BEST if networks > 1 else 0)
+        + (1 + augmentations if augmentations else 0)
+        + (1 + len(OTHER_LRS)) * draft.is_auto("train.lr")
+    )
+
+
+def open_networks(draft: Draft) -> list[Network]:
+    """Those to choose from: that suit the images, and that the budget pays for."""
+    if not draft.is_auto("train.arch"):
+        return []
+    width = None if draft.is_auto("train.width") else draft.sections["train"].get("width")
+    suitable = [n for n in portfolio(draft.shape) if width is None or n.width in (width, None)]
+    return [n for n in suitable if _affordable(draft, n)] or suitable[:1]
+
+
+def _affordable(draft: Draft, network: Network) -> bool:
+    return affordable(draft.cost(draft.setting(network.values)), draft.work, draft.images)
+
+
+def choose_network(draft: Draft) -> None:
+    """Try all of them, then the best ones longer; of two that are as good as each other take the one that does less,
+    which is the better start for compression."""
+    networks = open_networks(draft)
+    if not networks:
+        return
+    for network in set(portfolio(draft.shape)) - set(networks):
+        if not _affordable(draft, network):
+            draft.notes.append(f"{network} was not tried: the budget pays for too few passes over the images")
+    question = "network"
+    tried = {n: draft.trial(question, str(n), draft.setting(n.values), NETWORK) for n in networks}
+    best = sorted(tried, key=lambda network: tried[network].loss)[:BEST]
+    if len(tried) > 1:
+        question = "network, longer"
+        tried |= {n: draft.trial(question, str(n), draft.setting(n.values), LONGER) for n in best}
+    macs = {network: draft.cost(draft.setting(network.values)).macs for network in best}
+    chosen = min(best, key=lambda network: tried[network].loss)
+    for network in best:
+        gain, error = tried[chosen].gain_on(tried[network])
+        if gain <= error and macs[network] < macs[chosen]:
+            chosen = network
+    draft.mark(question, str(chosen))
+    reason = f"{tried[chosen].accuracy:.1%} in a trial, the best of {len(tried)} networks"
+    draft.choose("train.arch", chosen.arch, reason)
+    draft.choose("train.width", chosen.width or 32, reason if chosen.width else f"{chosen.arch} has its own")
+    _warn_of_chance(draft, tried[chosen])
+
+
+def _warn_of_chance(draft: Draft, outcome: Outcome) -> None:
+    """Say so where even the best network knows no more than which class is most frequent."""
+    if outcome.accuracy <= draft.trials.chance:
+        draft.notes.append(
+            f"the best network is right about {outcome.accuracy:.1%} of the images in its trial, no more than "
+            f"naming the most frequent class may be ({draft.trials.chance:.1%}): what was chosen by trials tells little"
+        )
+
+
+def open_augmentations(draft: Draft) -> list[Candidate]:
+    """Those of which no key was set by hand."""
+    free = {key for key in OFF if draft.is_auto(f"augment.{key}")}
+    return [candidate for candidate in candidates(draft.shape) if set(candidate.values) <= free]
+
+
+def choose_augmentations(draft: Draft) -> None:
+    """Take each on top of those that helped before it, if it makes the model better."""
+    asked, question = open_augmentations(draft), "augmentation"
+    if not asked:
+        return
+    base = draft.trial(question, "none of them", draft.setting(), OTHERS)
+    for candidate in asked:
+        outcome = draft.trial(question, candidate.name, draft.setting(augment=candidate.values), OTHERS, base)
+        gain, error = outcome.gain_on(base)
+        helps = gain > HELPS * error
+        reason = f"{candidate.name}: cross-entropy {-gain:+.3f} in a trial (standard error {error:.3f})"
+        for key, value in candidate.values.items():
+            draft.choose(f"augment.{key}", value if helps else OFF[key], reason)
+        if helps:
+            base = outcome
+            draft.mark(question, candidate.name)
+
+
+def choose_lr(draft: Draft) -> None:
+    """The usual one, unless another one is better."""
+    question = "learning rate"
+    if not draft.is_auto("train.lr"):
+        return
+    base = draft.trial(question, f"{LR:g}", draft.setting(), OTHERS)
+    best, least = LR, base.loss
+    for lr in OTHER_LRS:
+        outcome = draft.trial(question, f"{lr:g}", draft.setting({"lr": lr}), OTHERS, base)
+        gain, error = outcome.gain_on(base)
+        if gain > error and outcome.loss < least:
+            best, least = lr, outcome.loss
+    draft.mark(question, f"{best:g}")
+    draft.choose("train.lr", best, f"the best of {1 + len(OTHER_LRS)} in trials")

@@ -1,0 +1,60 @@
+"""What follows from the answers without a trial: the lengths that a budget pays for, and what goes with them."""
+
+from __future__ import annotations
+
+from tasks.core.auto.budget import Cost, Length, length
+from tasks.core.auto.draft import Draft
+
+RECOVERY, QAT = 0.5, 0.15  # shares of the work of the dense training: after pruning, int8_qat
+RECOVERY_LR, QAT_LR = 0.1, 0.01  # of SGD, for a batch of 128
+EMA_STEPS = 500  # a training of so many steps averages more of its last weights
+TUNING_IMAGES = 5000
+# What else a budget pays for, by SECTION.KEY.
+SEARCHES: dict[str, dict[str, int]] = {
+    "quick": {"press.trials": 12, "press.patience": 12, "press.finetunes": 1, "tune.trials": 0},
+    "normal": {"press.trials": 40, "press.patience": 20, "press.finetunes": 2, "tune.trials": 0},
+    "thorough": {"press.trials": 60, "press.patience": 25, "press.finetunes": 3, "tune.trials": 12},
+}
+
+
+def follow(draft: Draft) -> None:
+    """Choose all of it."""
+    now = draft.setting()
+    cost, images = draft.cost(now), draft.images
+    dense = length(draft.work, cost, images)
+    why = f"{_words(cost, dense, images)}, which the budget {draft.budget} pays for"
+    draft.choose("train.epochs", dense.epochs, why)
+    why = f"leaves {images // dense.batch_size} steps an epoch"
+    draft.choose("train.batch_size", dense.batch_size, why)
+    recovery = length(draft.work * RECOVERY, cost, images)
+    steps = recovery.epochs * images // recovery.batch_size
+    why = f"{RECOVERY:g} of the work of the dense training"
+    draft.choose("prune.epochs", recovery.epochs, why)
+    draft.choose("prune.steps", 1, "one cut, and all the training after it")
+    draft.choose("prune.batch_size", recovery.batch_size, "as in train")
+    draft.choose("prune.lr", _scaled(RECOVERY_LR, recovery), "in proportion to the batch")
+    draft.choose("prune.ema_decay", 0.99 if steps >= EMA_STEPS else 0.9, f"of {steps} steps")
+    qat = length(draft.work * QAT, cost, images)
+    draft.choose("quantize.qat_epochs", qat.epochs, f"{QAT:g} of the work of the dense training")
+    draft.choose("quantize.qat_batch_size", qat.batch_size, "as in train")
+    draft.choose("quantize.qat_lr", _scaled(QAT_LR, qat), "in proportion to the batch")
+    for key, value in SEARCHES[draft.budget].items():
+        draft.choose(key, value, f"by the budget {draft.budget}")
+    lr = now.train.lr
+    space = {
+        "lr": {"low": lr / 3, "high": lr * 3, "log": True},
+        "weight_decay": {"low": 0.005, "high": 0.2, "log": True},
+    }
+    draft.choose("tune.space", space, "around what the trials chose")
+    draft.choose("tune.epochs", max(1, dense.epochs // 3), "a third of the dense training")
+    share = round(min(1.0, TUNING_IMAGES / images), 3)
+    draft.choose("tune.train_fraction", share, f"{TUNING_IMAGES:,} images, or all")
+
+
+def _scaled(lr: float, trained: Length) -> float:
+    return round(lr * trained.batch_size / 128, 6)
+
+
+def _words(cost: Cost, trained: Length, images: int) -> str:
+    steps = images // trained.batch_size * trained.epochs
+    return f"{steps:,} steps that do the work of {cost.of_step(trained.batch_size) / 1e9:.2g} G MACs each"
