@@ -20,7 +20,19 @@ from tasks.core.config.params import RecipeParams
 from tasks.core.config.params_file import load_asked
 
 UNREAD = ("registry", "ablate")  # sections that no stage reads
-COLUMNS = ("question", "variant", "accuracy", "loss", "gain", "error", "epochs", "images", "chosen")
+COLUMNS = (
+    "number",
+    "state",
+    "question",
+    "variant",
+    "accuracy",
+    "loss",
+    "gain",
+    "error",
+    "epochs",
+    "images",
+    "chosen",
+)
 
 
 def recipe(params: RecipeParams, data: Path, settings: Path, journal: Path, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,9 +25,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Tried:
-    """One trial. `gain` is by how many nats its cross-entropy is lower than that of what it was compared with, and
+    """One trial, a row of trials.csv. `gain` is by how many nats its cross-entropy is lower than that of what it was compared with, and
     `error` the standard error of that; None where it was compared with nothing."""
 
+    number: int
+    state: str  # complete, or diverged
     question: str
     variant: str
     accuracy: float
@@ -101,10 +104,21 @@ class Draft:
         """Run one with a share of the work of the dense training, or look up what came of it before."""
         outcome = self.trials.run(setting, share * self.work)
         gain, error = outcome.gain_on(base) if base is not None else (None, None)
-        row = Tried(
-            question, variant, outcome.accuracy, outcome.loss, gain, error, outcome.epochs, outcome.images
+        state = "complete" if math.isfinite(outcome.loss) else "diverged"
+        self.tried.append(
+            Tried(
+                len(self.tried),
+                state,
+                question,
+                variant,
+                outcome.accuracy,
+                outcome.loss,
+                gain,
+                error,
+                outcome.epochs,
+                outcome.images,
+            )
         )
-        self.tried.append(row)
         self.progress.step(f"{question}: {variant}: {outcome.accuracy:.1%}, cross-entropy {outcome.loss:.3f}")
         return outcome
 

@@ -42,7 +42,10 @@ RUN = "run"  # the parent, among the names that Outbox has for runs
 WAITING = Path(".modelpress", "mlflow")  # records that MLflow has not got yet
 SEND_S = 15.0  # how long the beginning and the end of a run wait for MLflow
 # Columns of trials.csv that are outcomes; the others are what was tried.
-_MEASURED = ("value", "epochs", "accuracy", "latency_ms", "speedup", "size_bytes", "hypervolume")
+_MEASURED = (
+    *("value", "epochs", "accuracy", "latency_ms", "speedup", "size_bytes", "hypervolume"),
+    *("loss", "gain", "error"),
+)
 _EFFECT = ("points", "low", "high", "having", "lacking")  # columns of effects.csv that are numbers
 _TRIAL_STATUS = {"complete": "FINISHED", "pruned": "KILLED"}  # FAILED otherwise
 
