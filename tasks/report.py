@@ -18,6 +18,7 @@ from tasks.core.reporting.page import render, settings_of
 def report(
     params: ReportParams,
     data: Path,
+    recipe: Path,
     augment: Path,
     tune: Path,
     train: Path,
@@ -34,6 +35,7 @@ def report(
     Args:
         params: the heading, and how many mistakes are shown.
         data: data/ingest.
+        recipe: data/recipe.
         augment: data/augment.
         tune: data/tune; nothing in it when tuning was off.
         train: data/train.
@@ -67,6 +69,7 @@ def report(
         speed=sections.speed(rows, read_result(evaluation / "latency.json")),
         nodes=sections.nodes(rows, detail),
         learning=learning.learning(train, prune, press, used["prune"]["ratios"]),
+        recipe=searches.recipe(recipe),
         tuning=searches.tuning(tune),
         press=searches.press(press),
         errors=sections.errors(detail, dataset.classes),

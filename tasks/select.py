@@ -81,6 +81,7 @@ def select(
     _promise(selected, dense, params, latency["fingerprint"], data, out)
     accuracy = read_result(evaluation / "accuracy.json")
     simple = read_result(baselines / "metrics.json")
+    used, tuned = settings_of(settings, tune)
     verdict = judge(
         selected,
         dense,
@@ -92,13 +93,13 @@ def select(
         test_images=sum(dataset["counts"]["test"].values()),
         train_accuracy=number(read_table(train / "history.csv")[-1]["train_accuracy"]),
         val_accuracy=trained["val_accuracy"],
+        quick=used["recipe"]["budget"] == "quick",
     )
     figures = {**_figures(selected, dense, passed, reason, params, bar), **_words(verdict, simple)}
     write_json(out / "labels.json", dataset["classes"])
     write_json(out / "metrics.json", figures)
     table = [_row(c, dense, bar, c == selected) for c in rows.values()]
     write_text(out / "candidates.csv", table_text(table))
-    used, tuned = settings_of(settings, tune)
     card = render(
         "model_card.md.j2",
         metrics=figures,

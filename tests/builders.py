@@ -130,7 +130,8 @@ class Folders:
 
     @property
     def report(self) -> dict[str, Path]:
-        names = {"evaluation": "evaluate", "data": "ingest", "augment": "augment", "tune": "tune"}
+        names = {"evaluation": "evaluate", "data": "ingest", "recipe": "recipe", "augment": "augment"}
+        names["tune"] = "tune"
         names |= {"train": "train", "prune": "prune", "press": "press", "baselines": "baselines"}
         names["selection"] = "select"
         return {**self._under(names), "settings": self.root / "params.yaml"}
@@ -150,6 +151,7 @@ def build(
     hostile: str = "",
     per_class: int = 100,
     pressed: bool = True,
+    settled: bool = True,
     pruned: Mapping[float, dict[str, Any]] | None = None,
     simple: float = 0.85,
 ) -> Folders:
@@ -162,6 +164,7 @@ def build(
         params["tune"] = {"trials": 0}
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     _ingest(root / "ingest", names, channels, side, hostile, per_class)
+    _recipe(root / "recipe", settled, hostile)
     _augment(root / "augment", root / "ingest", hostile)
     _tune(root / "tune", tuned)
     _train(root / "train")
@@ -284,6 +287,19 @@ def _picture(rng: np.random.Generator, label: int, side: int, channels: int) -> 
     draw = ImageDraw.Draw(image)
     draw.regular_polygon(circle, label % 9 + 3, rotation=int(rng.integers(90)), fill=fill)
     return np.asarray(image, dtype=np.uint8).reshape(side, side, channels)
+
+
+def _recipe(folder: Path, settled: bool, hostile: str) -> None:
+    folder.mkdir()
+    choice = {"key": "train.arch", "value": "convnet_small", "reason": f"90.0% in a trial {hostile}"}
+    choices = {"budget": "quick", "choices": [choice] if settled else [], "notes": ["vgg11 was not tried"]}
+    (folder / "choices.json").write_text(json.dumps(choices), encoding="utf-8")
+    lines = ["number,state,question,variant,accuracy,loss,gain,error,epochs,images,chosen"]
+    if settled:
+        lines += ["0,complete,augmentation,none of them,0.8,0.61,,,2,1000,False"]
+        lines += ["1,complete,augmentation,shifts,0.9,0.35,0.26,0.02,2,1000,True"]
+        lines += ["2,diverged,learning rate,0.01,0.0,inf,-inf,0.0,2,1000,False"]
+    (folder / "trials.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _augment(folder: Path, data: Path, hostile: str) -> None:

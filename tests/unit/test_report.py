@@ -72,8 +72,9 @@ def test_answer_comes_first_when_a_candidate_was_selected(tmp_path: Path) -> Non
     text = text_of(make(tmp_path / "data"))
     first = text.index("3.19\u00d7 faster, 3.59\u00d7 smaller, 0.46 points less accurate")
     assert first < text.index("91.85 %") < text.index("95 % interval 0.05 to 0.87") < text.index("Candidates")
-    sections = ["Candidates", "Accuracy against latency and size", "Nodes", "Learning", "Tuning", "Search"]
+    sections = ["Candidates", "Accuracy against latency and size", "Nodes", "Learning", "Recipe", "Tuning"]
     sections += [
+        "Search",
         "Where the selected model errs",
         "Most confident mistakes",
         "Augmentation",
@@ -123,7 +124,21 @@ def test_weaknesses_are_named_when_there_are_some(tmp_path: Path) -> None:
         "prune-0.625 has collapsed: 11.00 % on the validation images is little more than guessing. "
         "prune-0.25 left 1 layer whole besides the classifier stem.0: it has 8 channels"
     )
-    assert page.count("<details>") == 1
+    assert page.count("<details>") == 2  # and the choices of the recipe
+
+
+def test_recipe_says_what_was_tried_and_chosen_when_keys_were_auto(tmp_path: Path) -> None:
+    text = text_of(make(tmp_path / "data"))
+    shown = text[text.index("Recipe What") :]
+    assert "within the budget quick" in shown
+    assert "vgg11 was not tried." in shown
+    assert "augmentationshifts ✓90.00 %0.3500.260± 0.02021,000" in shown.replace("\u00a0", " ")
+    assert "augmentationnone of them80.00 %0.610\u201321,000" in shown.replace("\u00a0", " ")
+    assert "train.archconvnet_small90.0% in a trial" in shown
+
+
+def test_recipe_says_so_when_nothing_was_auto(tmp_path: Path) -> None:
+    assert "Nothing was auto: every value" in text_of(make(tmp_path / "data", settled=False))
 
 
 def test_no_weakness_is_named_when_there_is_none(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def _counting(sizes: list[int]) -> Callable[[nn.Module, Any, Tensor], None]:
 
 DENSE = {"quick": 1.2e12, "normal": 1.5e13, "thorough": 6e13}  # work of training the dense model
 SMALLEST_BATCH, LARGEST_BATCH = 16, 128
-STEPS = 24  # an epoch has at least so many, unless the batch is the smallest
+STEPS, STEPS_AN_EPOCH = 1500, 24  # that a batch leaves, unless it is the smallest
 PASSES = (2, 200)  # over the images, at least and at most
 
 
@@ -74,19 +74,20 @@ class Length:
     epochs: int
 
 
-def batch_of(images: int) -> int:
-    """The largest power of two, within bounds, that leaves an epoch over `images` STEPS steps."""
-    fits = max(1, images // STEPS)
-    return min(LARGEST_BATCH, max(SMALLEST_BATCH, 1 << fits.bit_length() - 1))
-
-
 def passes(work: float, cost: Cost, images: int) -> float:
     """How many times `work` pays for a network of `cost` to learn from so many images."""
-    batch = batch_of(images)
-    return work / (images / batch * cost.of_step(batch))
+    return work / cost.of_step(batch_of(work, cost, images)) * batch_of(work, cost, images) / images
+
+
+def batch_of(work: float, cost: Cost, images: int) -> int:
+    """The largest power of two, within bounds, that leaves so many steps: a network learns more from many small ones,
+    and from LARGEST_BATCH on a CPU gains nothing by larger ones."""
+    seen = min(work / cost.of_step(LARGEST_BATCH) * LARGEST_BATCH, PASSES[1] * images)
+    fits = max(1, int(min(seen / STEPS, images / STEPS_AN_EPOCH)))
+    return min(LARGEST_BATCH, max(SMALLEST_BATCH, 1 << fits.bit_length() - 1))
 
 
 def length(work: float, cost: Cost, images: int) -> Length:
     """What `work` pays for, but no more than anybody gains from."""
     least, most = PASSES
-    return Length(batch_of(images), int(min(most, max(least, passes(work, cost, images)))))
+    return Length(batch_of(work, cost, images), int(min(most, max(least, passes(work, cost, images)))))

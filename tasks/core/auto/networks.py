@@ -26,7 +26,7 @@ class Network:
         return self.arch + (f" of width {self.width}" if self.width else "")
 
 
-OWN = [Network(arch, width) for width in (32, 64) for arch in ("convnet_small", "resnet_small")]
+OWN = [Network(arch, width) for width in (16, 32, 64) for arch in ("convnet_small", "resnet_small")]
 EFFICIENT = [Network("mobilenet_v3_small"), Network("efficientnet_b0")]
 
 

@@ -11,8 +11,12 @@ from tasks.core.auto.draft import Draft
 from tasks.core.auto.networks import Network, affordable, portfolio
 from tasks.core.auto.trials import Outcome
 
-NETWORK, LONGER, OTHERS = 0.06, 0.12, 0.08  # shares: a trial of each network, of the best, of everything else
-BEST = 2  # networks that are tried again, longer
+NETWORK, OTHERS = (
+    0.06,
+    0.08,
+)  # shares: a trial of each network, twice as much for the best; of everything else
+LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
+BEST = 3  # networks that are tried again, longer
 LR, OTHER_LRS = 3e-3, (1e-3, 1e-2)
 HELPS = 1.0  # standard errors by which an augmentation has to be better
 TRAIN = {
@@ -64,15 +68,23 @@ def choose_network(draft: Draft) -> None:
     networks = open_networks(draft)
     if not networks:
         return
-    for network in set(portfolio(draft.shape)) - set(networks):
-        if not _affordable(draft, network):
+    for network in portfolio(draft.shape):
+        if network not in networks and not _affordable(draft, network):
             draft.notes.append(f"{network} was not tried: the budget pays for too few passes over the images")
-    question = "network"
-    tried = {n: draft.trial(question, str(n), draft.setting(n.values), NETWORK) for n in networks}
+    question, share = "network", NETWORK
+    tried = {n: draft.trial(question, str(n), draft.setting(n.values), share) for n in networks}
+    while all(o.accuracy <= draft.trials.chance for o in tried.values()) and 2 * share <= LONGEST:
+        share *= 2
+        draft.notes.append(
+            f"after {share / 2:g} of the budget no network knew anything: the trials got longer"
+        )
+        tried = {
+            n: draft.trial(f"network, {share:g}", str(n), draft.setting(n.values), share) for n in networks
+        }
     best = sorted(tried, key=lambda network: tried[network].loss)[:BEST]
     if len(tried) > 1:
         question = "network, longer"
-        tried |= {n: draft.trial(question, str(n), draft.setting(n.values), LONGER) for n in best}
+        tried |= {n: draft.trial(question, str(n), draft.setting(n.values), 2 * share) for n in best}
     macs = {network: draft.cost(draft.setting(network.values)).macs for network in best}
     chosen = min(best, key=lambda network: tried[network].loss)
     for network in best:

@@ -9,11 +9,29 @@ RECOVERY, QAT = 0.5, 0.15  # shares of the work of the dense training: after pru
 RECOVERY_LR, QAT_LR = 0.1, 0.01  # of SGD, for a batch of 128
 EMA_STEPS = 500  # a training of so many steps averages more of its last weights
 TUNING_IMAGES = 5000
-# What else a budget pays for, by SECTION.KEY.
+# What else a budget pays for: repeats make a latency steadier, by SECTION.KEY.
 SEARCHES: dict[str, dict[str, int]] = {
-    "quick": {"press.trials": 12, "press.patience": 12, "press.finetunes": 1, "tune.trials": 0},
-    "normal": {"press.trials": 40, "press.patience": 20, "press.finetunes": 2, "tune.trials": 0},
-    "thorough": {"press.trials": 60, "press.patience": 25, "press.finetunes": 3, "tune.trials": 12},
+    "quick": {
+        "evaluate.repeats": 200,
+        "press.trials": 12,
+        "press.patience": 12,
+        "press.finetunes": 1,
+        "tune.trials": 0,
+    },
+    "normal": {
+        "evaluate.repeats": 1000,
+        "press.trials": 40,
+        "press.patience": 20,
+        "press.finetunes": 2,
+        "tune.trials": 0,
+    },
+    "thorough": {
+        "evaluate.repeats": 4000,
+        "press.trials": 60,
+        "press.patience": 25,
+        "press.finetunes": 3,
+        "tune.trials": 12,
+    },
 }
 
 

@@ -112,8 +112,8 @@ class Trials:
             setting.augment, self._dataset.image_shape, self._dataset.channel_mean, self._dataset.channel_std
         )
         augment = BatchAugment(policy, setting.train.augment_strength)
-        batch = batch_of(self.images)
-        affordable = passes(work / len(self._folds), self.cost(setting.train), self.images)
+        work, cost = work / len(self._folds), self.cost(setting.train)
+        batch, affordable = batch_of(work, cost, self.images), passes(work, cost, self.images)
         # Between fewer passes over all images, which the final training will not stop at, and all its passes over few
         # of them, which it would overfit.
         share = min(1.0, math.sqrt(max(affordable, 1e-9) / setting.train.epochs))

@@ -183,7 +183,7 @@ class TrainParams(Params):
 class EvaluateParams(Params):
     """What is measured, and how often."""
 
-    repeats: Annotated[int, Field(ge=10)] = 300
+    repeats: Annotated[int, Field(ge=10), AUTO] = 300
     """timed runs at batch 1, a candidate and thread count"""
     bootstrap: Annotated[int, Field(ge=100)] = 10_000
     """resamples of the test set"""

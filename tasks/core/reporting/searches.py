@@ -24,6 +24,28 @@ NOT_SEARCHED = ("number", "state", "value", "macs", "epochs")
 GROUPS = 6  # curves of sensitivity: as many as there are tones
 
 
+def recipe(folder: Path) -> dict[str, Any]:
+    """What was `auto` became, why, and the trials behind it. Only `on: False` where nothing was `auto`."""
+    settled = read_result(folder / "choices.json")
+    if not settled["choices"]:
+        return {"on": False}
+    trials = [
+        {
+            **row,
+            **{name: number(row[name]) for name in ("accuracy", "loss", "gain", "error")},
+            "compared": row["gain"] != "",
+        }
+        for row in read_table(folder / "trials.csv")
+    ]
+    return {
+        "on": True,
+        "budget": settled["budget"],
+        "notes": settled["notes"],
+        "choices": settled["choices"],
+        "trials": trials,
+    }
+
+
 def tuning(tune: Path) -> dict[str, Any]:
     """The search over `tune.space`: its history, what mattered, its best trials. Only `on: False` without trials."""
     trials = read_table(tune / "trials.csv")

@@ -11,6 +11,7 @@ from tasks.core.evaluation.candidates import DENSE, Candidate
 from tasks.core.reporting.page import percent, points
 
 MEMORISED = 0.1  # accuracy on training images above that on validation images from which on it is named
+QUICK = "This was a quick run: modelpress run --budget normal searches and trains twelve times longer."
 _LISTED = 5  # classes
 
 
@@ -42,6 +43,7 @@ def judge(
     test_images: int,
     train_accuracy: float,
     val_accuracy: float,
+    quick: bool,
 ) -> Verdict:
     """What a user must hear before any figure of what was saved.
 
@@ -53,12 +55,13 @@ def judge(
         baselines: metrics.json of the stage baselines.
         test_images: how many there are.
         train_accuracy, val_accuracy: of the dense model, when its training ended.
+        quick: whether the budget was the least, so that a longer run would do better.
     """
     ignorant = _ignorant(dense, "the dense model", baselines, test_images)
     if not ignorant and selected.name != DENSE:
         ignorant = _ignorant(selected, selected.name, baselines, test_images)
     if ignorant:
-        advice = _advice(baselines, train_accuracy, val_accuracy)
+        advice = [QUICK] * quick + _advice(baselines, train_accuracy, val_accuracy)
         return Verdict(False, False, f"Do not ship this: {ignorant}", advice)
     if unknown:
         named = ", ".join(unknown[:_LISTED])
@@ -85,7 +88,8 @@ def judge(
         True,
         f"{selected.name} can be shipped: {percent(selected.accuracy)} of the test images are right, "
         f"{points(selected.margin_points)} points more than by {_named(baselines['best'])} on reduced pixels."
-        + ("" if bar.provable else f" {_unproven(bar)}"),
+        + ("" if bar.provable else f" {_unproven(bar)}")
+        + (f" {QUICK}" if quick else ""),
         [],
     )
 

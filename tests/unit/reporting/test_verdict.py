@@ -39,6 +39,7 @@ def verdict(selected: Candidate, dense: Candidate | None = None, **changed: Any)
         "test_images": 1000,
         "train_accuracy": 0.9,
         "val_accuracy": 0.88,
+        "quick": False,
     }
     return judge(selected, dense or known(DENSE), **{**asked, **changed})
 
@@ -47,6 +48,13 @@ def test_model_ships_when_it_beats_the_baseline() -> None:
     found = verdict(known("press-1"))
     assert (found.ships, found.knows, found.advice) == (True, True, [])
     assert "20.00 points more than by a random forest" in found.sentence
+
+
+def test_verdict_says_so_when_the_run_was_quick() -> None:
+    assert verdict(known("press-1"), quick=True).sentence.endswith("searches and trains twelve times longer.")
+    assert (
+        verdict(known("press-1"), known(DENSE, -1.0), quick=True).advice[0].startswith("This was a quick run")
+    )
 
 
 @pytest.mark.parametrize("margin", [-30.0, 0.0])
