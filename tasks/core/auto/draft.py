@@ -54,6 +54,7 @@ class Draft:
     choices: dict[str, Choice] = field(default_factory=dict)
     tried: list[Tried] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    least_share: float = 0.0  # of the work of the dense training, that a trial needs to say anything
 
     def __post_init__(self) -> None:
         self.sections = {section: dict(values) for section, values in self.asked.values.items()}
@@ -102,7 +103,7 @@ class Draft:
         self, question: str, variant: str, setting: Setting, share: float, base: Outcome | None = None
     ) -> Outcome:
         """Run one with a share of the work of the dense training, or look up what came of it before."""
-        outcome = self.trials.run(setting, share * self.work)
+        outcome = self.trials.run(setting, max(share, self.least_share) * self.work)
         gain, error = outcome.gain_on(base) if base is not None else (None, None)
         state = "complete" if math.isfinite(outcome.loss) else "diverged"
         self.tried.append(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.core.auto.budget import PASSES, Cost, passes
+from tasks.core.auto.budget import SMALLEST_BATCH, Cost
 
+LEAST_STEPS = 500
+SMALLEST = 24  # pixels of the shorter side
 TORCHVISIONS = 48  # pixels: on smaller images torchvision's networks have hardly a map left to look at
 
 
@@ -30,11 +32,17 @@ OWN = [Network(arch, width) for width in (16, 32, 64) for arch in ("convnet_smal
 EFFICIENT = [Network("mobilenet_v3_small"), Network("efficientnet_b0")]
 
 
-def portfolio(image_shape: tuple[int, int, int]) -> list[Network]:
-    """Those that suit images of `image_shape` (H, W, C)."""
-    return OWN + (EFFICIENT if min(image_shape[:2]) >= TORCHVISIONS else [])
+def portfolio(side: int) -> list[Network]:
+    """Those that suit images whose shorter side has so many pixels."""
+    return OWN + (EFFICIENT if side >= TORCHVISIONS else [])
 
 
-def affordable(cost: Cost, work: float, images: int) -> bool:
-    """Whether `work` pays for more passes over so many images than the least that teach a network anything."""
-    return passes(work, cost, images) >= 2 * PASSES[0]
+def downscales(image_shape: tuple[int, int, int]) -> list[int]:
+    """How far images may be reduced: by powers of two, as long as SMALLEST pixels are left."""
+    side = min(image_shape[:2])
+    return [factor for factor in (1, 2, 4, 8, 16) if factor == 1 or side // factor >= SMALLEST]
+
+
+def affordable(cost: Cost, work: float) -> bool:
+    """Whether `work` pays for as many steps as a network needs to learn anything."""
+    return work >= LEAST_STEPS * cost.of_step(SMALLEST_BATCH)

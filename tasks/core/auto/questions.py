@@ -1,20 +1,22 @@
 """What trials answer, one question after another, each on top of the answers before it.
 
-Which network, which augmentations, which learning rate. The trials of a question do the same work each, a share of
-that of the dense training; what differs by less than the standard error counts as equal.
+Which side of the images, which network, which augmentations, which learning rate. The trials of a question do the same
+work each, a share of that of the dense training; what differs by less than the standard error counts as equal.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tasks.core.auto.augmentations import OFF, Candidate, candidates
 from tasks.core.auto.draft import Draft
-from tasks.core.auto.networks import Network, affordable, portfolio
+from tasks.core.auto.networks import OWN, Network, affordable, downscales, portfolio
 from tasks.core.auto.trials import Outcome
 
-NETWORK, OTHERS = (
-    0.06,
-    0.08,
-)  # shares: a trial of each network, twice as much for the best; of everything else
+# Shares of the work of the dense training: a trial of each side; of each network, and twice as much for the best; of
+# everything else.
+SIDE, NETWORK, OTHERS = 0.08, 0.06, 0.08
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
 BEST = 3  # networks that are tried again, longer
 LR, OTHER_LRS = 3e-3, (1e-3, 1e-2)
@@ -34,19 +36,65 @@ def begin(draft: Draft) -> None:
     for key, value in TRAIN.items():
         draft.choose(f"train.{key}", value, "AdamW and one cycle learn in few steps, whatever the data")
     draft.choose("train.lr", LR, "what trials start from")
+    draft.choose("train.downscale", 1, "the images as they are")
     for key, value in OFF.items():
         draft.choose(f"augment.{key}", value, "off: not tried")
 
 
 def most_trials(draft: Draft) -> int:
     """How many trials the questions that are open take, at most."""
-    networks, augmentations = len(open_networks(draft)), len(open_augmentations(draft))
+    sides, networks, augmentations = (
+        len(options(draft)) for options in (open_downscales, open_networks, open_augmentations)
+    )
     return (
-        networks
+        (sides if sides > 1 else 0)
+        + networks
         + (BEST if networks > 1 else 0)
         + (1 + augmentations if augmentations else 0)
         + (1 + len(OTHER_LRS)) * draft.is_auto("train.lr")
     )
+
+
+def open_downscales(draft: Draft) -> list[int]:
+    """Those to choose from: that the budget pays for, at least the strongest."""
+    every = downscales(draft.shape) if draft.is_auto("train.downscale") else []
+    return [f for f in every if _affordable(draft, {**_smallest(draft), "downscale": f})] or every[-1:]
+
+
+def _smallest(draft: Draft) -> dict[str, Any]:
+    return OWN[0].values if draft.is_auto("train.arch") else {}
+
+
+def _affordable(draft: Draft, train: Mapping[str, Any]) -> bool:
+    return affordable(draft.cost(draft.setting(train)), draft.work)
+
+
+def choose_downscale(draft: Draft) -> None:
+    """Try the smallest network on images of each size."""
+    question, height_width = "input side", draft.shape[:2]
+    factors = open_downscales(draft)
+    if not factors:
+        return
+    best, reason = factors[0], "the only side that suits the images and the budget"
+    if len(factors) > 1:
+        sides = {f: " x ".join(str(pixels // f) for pixels in height_width) for f in factors}
+        smallest = _smallest(draft)
+        tried = {
+            f: draft.trial(question, sides[f], draft.setting({**smallest, "downscale": f}), SIDE)
+            for f in factors
+        }
+        best = min(tried, key=lambda f: tried[f].loss)
+        for f in factors:  # the smallest that is as good
+            gain, error = tried[best].gain_on(tried[f])
+            best = f if f > best and gain <= error else best
+        draft.mark(question, sides[best])
+        reason = f"{sides[best]} pixels: {tried[best].accuracy:.1%} in a trial of {OWN[0]}"
+    draft.choose("train.downscale", best, reason)
+
+
+def _side(draft: Draft) -> int:
+    """Pixels of the shorter side that networks see."""
+    return min(draft.shape[:2]) // int(draft.sections["train"].get("downscale", 1))
 
 
 def open_networks(draft: Draft) -> list[Network]:
@@ -54,12 +102,8 @@ def open_networks(draft: Draft) -> list[Network]:
     if not draft.is_auto("train.arch"):
         return []
     width = None if draft.is_auto("train.width") else draft.sections["train"].get("width")
-    suitable = [n for n in portfolio(draft.shape) if width is None or n.width in (width, None)]
-    return [n for n in suitable if _affordable(draft, n)] or suitable[:1]
-
-
-def _affordable(draft: Draft, network: Network) -> bool:
-    return affordable(draft.cost(draft.setting(network.values)), draft.work, draft.images)
+    suitable = [n for n in portfolio(_side(draft)) if width is None or n.width in (width, None)]
+    return [n for n in suitable if _affordable(draft, n.values)] or suitable[:1]
 
 
 def choose_network(draft: Draft) -> None:
@@ -68,19 +112,19 @@ def choose_network(draft: Draft) -> None:
     networks = open_networks(draft)
     if not networks:
         return
-    for network in portfolio(draft.shape):
-        if network not in networks and not _affordable(draft, network):
-            draft.notes.append(f"{network} was not tried: the budget pays for too few passes over the images")
-    question, share = "network", NETWORK
-    tried = {n: draft.trial(question, str(n), draft.setting(n.values), share) for n in networks}
+    for network in portfolio(_side(draft)):
+        if network not in networks and not _affordable(draft, network.values):
+            draft.notes.append(f"{network} was not tried: the budget pays for too few steps")
+    question = "network"
+    tried = {n: draft.trial(question, str(n), draft.setting(n.values), NETWORK) for n in networks}
+    share = NETWORK
     while all(o.accuracy <= draft.trials.chance for o in tried.values()) and 2 * share <= LONGEST:
         share *= 2
-        draft.notes.append(
-            f"after {share / 2:g} of the budget no network knew anything: the trials got longer"
-        )
-        tried = {
-            n: draft.trial(f"network, {share:g}", str(n), draft.setting(n.values), share) for n in networks
-        }
+        draft.least_share = share
+        draft.progress.expect(draft.progress.total + len(networks))
+        draft.notes.append(f"no network knew anything after {share / 2:g} of the budget: trials got longer")
+        question = f"network, {share:g} of the budget"
+        tried = {n: draft.trial(question, str(n), draft.setting(n.values), share) for n in networks}
     best = sorted(tried, key=lambda network: tried[network].loss)[:BEST]
     if len(tried) > 1:
         question = "network, longer"

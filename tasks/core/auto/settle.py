@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.core.auto.draft import Draft
-from tasks.core.auto.questions import begin, choose_augmentations, choose_lr, choose_network, most_trials
+from tasks.core.auto.questions import (
+    begin,
+    choose_augmentations,
+    choose_downscale,
+    choose_lr,
+    choose_network,
+    most_trials,
+)
 from tasks.core.auto.rules import follow
 from tasks.core.auto.trials import Trials
 from tasks.core.common.progress import Progress
@@ -28,6 +35,7 @@ def settle(asked: Asked, dataset: Dataset, journal: Path) -> Draft:
         draft = Draft(asked, trials, dataset.image_shape, len(dataset.train), progress)
         begin(draft)
         progress.expect(most_trials(draft))
+        choose_downscale(draft)
         choose_network(draft)
         choose_augmentations(draft)
         choose_lr(draft)

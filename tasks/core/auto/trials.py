@@ -34,6 +34,7 @@ from tasks.core.training.recipes import recipe_of, spec_of
 ENOUGH = 500  # validation images: with fewer, trials are cross-validated
 MOST = 2000  # images that a trial is judged by
 FOLDS = 2
+LEAST, LEAST_OF_CLASS = 1000, 20  # images that a trial learns from, if there are so many
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,10 @@ class Trials:
         augment = BatchAugment(policy, setting.train.augment_strength)
         work, cost = work / len(self._folds), self.cost(setting.train)
         batch, affordable = batch_of(work, cost, self.images), passes(work, cost, self.images)
-        # Between fewer passes over all images, which the final training will not stop at, and all its passes over few
-        # of them, which it would overfit.
-        share = min(1.0, math.sqrt(max(affordable, 1e-9) / setting.train.epochs))
-        images = min(self.images, max(batch, round(self.images * share), min(self.images, 1000)))
+        # As many passes as in the final training over fewer images, where that leaves enough of them. Fewer passes over
+        # all images would tell little: what helps a network in the end slows down its beginning.
+        least = min(self.images, max(LEAST, LEAST_OF_CLASS * len(self._dataset.classes)))
+        images = min(self.images, max(least, round(affordable * self.images / setting.train.epochs)))
         length = max(1, min(setting.train.epochs, round(affordable * self.images / images)))
         params = setting.train.model_copy(
             update={"epochs": length, "batch_size": min(batch, images), "early_stopping": 0}

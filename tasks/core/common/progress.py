@@ -39,7 +39,8 @@ class Progress:
         """There will be `total` steps."""
         self.total = total
         if self._bar is not None:
-            self._bar.reset(total)
+            self._bar.total = total
+            self._bar.refresh()
 
     def reach(self, done: int, note: str = "") -> None:
         """`done` are done in all, as when a run goes on where another one ended."""

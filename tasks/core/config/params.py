@@ -120,6 +120,8 @@ class TrainParams(Params):
     """resnet_small, convnet_small (max pooling), a classifier of torchvision (efficientnet_b0, convnext_tiny, …), or timm/NAME"""
     width: Annotated[int, Field(ge=8, le=256), AUTO] = 32
     """channels of the first stage of resnet_small and convnet_small"""
+    downscale: Annotated[int, Field(ge=1, le=16), AUTO] = 1
+    """the network sees the mean of so many by so many pixels as one; inside the graph"""
     batch_norm: bool = True
     """in resnet_small and convnet_small; other networks have the norms that they have"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

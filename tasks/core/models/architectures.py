@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -20,6 +21,7 @@ from tasks.core.models.spec import Spec
 
 OWN: dict[str, Callable[[Spec], nn.Module]] = {"resnet_small": SmallResNet, "convnet_small": SmallConvNet}
 TIMM = "timm/"
+NETWORK = "network"  # what stands behind the downscaling
 BRANCHES = {
     "StochasticDepth": "p",
     "DropPath": "drop_prob",
@@ -44,6 +46,11 @@ def unchecked(spec: Spec) -> nn.Module:
     Raises:
         BadInput: there is no network of that name, or it has no branches for stochastic depth.
     """
+    if spec.downscale > 1:
+        height, width, channels = spec.image_shape
+        seen = (height // spec.downscale, width // spec.downscale, channels)
+        net: nn.Module = unchecked(replace(spec, image_shape=seen, downscale=1))
+        return nn.Sequential(OrderedDict({"downscale": nn.AvgPool2d(spec.downscale), NETWORK: net}))
     if spec.arch in OWN:
         net = OWN[spec.arch](spec)
     else:
@@ -212,7 +219,7 @@ def _check(net: nn.Module, spec: Spec) -> None:
             logits_NK = net.eval()(torch.zeros(1, channels, height, width))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise BadInput(
-            f"train.arch: {spec.arch} does not take images of {height} x {width} ({str(error).splitlines()[0]}): "
+            f"train.arch: {spec.arch} does not take images of {height // spec.downscale} x {width // spec.downscale} ({str(error).splitlines()[0]}): "
             "set ingest.size, or take another network"
         ) from None
     net.train(training)

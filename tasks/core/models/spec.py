@@ -10,7 +10,8 @@ SMALL_SIDE = 64
 
 @dataclass(frozen=True)
 class Spec:
-    """A network: everything that `build` needs, and how the images are drawn that it learns from (`Split.sampling`)."""
+    """A network: everything that `build` needs (with `downscale` above 1 it sees the mean of so many by so many pixels as
+    one), and how the images are drawn that it learns from (`Split.sampling`)."""
 
     arch: str
     width: int
@@ -20,6 +21,7 @@ class Spec:
     stochastic_depth: float | None = None
     batch_norm: bool = True
     sampling: str = "uniform"
+    downscale: int = 1
 
     @property
     def small(self) -> bool:

@@ -11,6 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tasks.core.common.errors import BadInput
+from tasks.core.models.architectures import NETWORK
+
+BEHIND = f"{NETWORK}."
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ def take_over(model: nn.Module, learned: Mapping[str, Tensor]) -> Taken:
     Raises:
         BadInput: nothing but the classifier would be left of the two.
     """
-    state = model.state_dict()
+    # Whether pixels are averaged first, here or there, changes no weight.
+    learned = {name.removeprefix(BEHIND): tensor for name, tensor in learned.items()}
+    state = {name.removeprefix(BEHIND): tensor for name, tensor in model.state_dict().items()}
     weights = [name for name, tensor in state.items() if tensor.ndim > 1]
     head = weights[-1].rpartition(".")[0] if weights else ""
     left: list[str] = []

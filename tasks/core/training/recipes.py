@@ -31,6 +31,7 @@ def spec_of(params: TrainParams, dataset: Dataset) -> Spec:
         params.stochastic_depth,
         params.batch_norm,
         params.sampling,
+        params.downscale,
     )
 
 
