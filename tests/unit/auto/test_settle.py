@@ -35,7 +35,7 @@ def digits() -> Dataset:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget of seconds, and two networks."""
-    monkeypatch.setitem(budget.DENSE, "quick", 4e11)
+    monkeypatch.setitem(budget.DENSE, "quick", 6e11)
     networks = [Network("convnet_small", 16), Network("resnet_small", 16)]
     monkeypatch.setattr(questions, "portfolio", lambda _: networks)
 
