@@ -84,17 +84,17 @@ def with_project(root: Path, source: str, name: str) -> str:
 
     auto = {section: dict.fromkeys(may_be_auto(section), AUTO) for section in Pipeline.model_fields}
     named = {"ingest": {"source": source}, "registry": {"name": name}, "report": {"title": name}}
-    budget = {"recipe": {"budget": "normal"}}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / PARAMS
         read_yaml(root / PARAMS)  # says clearly what is wrong with it
         shutil.copyfile(root / PARAMS, copy)
         with modify_yaml(copy) as content:
-            for wanted in (auto, named, budget):
+            for wanted in (auto, named):
                 for section, values in wanted.items():
                     if values:
                         content[section] = content.get(section) or {}
                         content[section].update(values)
+            content.setdefault("recipe", {}).setdefault("budget", "normal")
         _validated(copy)
         return copy.read_text(encoding="utf-8")
 

@@ -42,14 +42,15 @@ def test_tutorial_ends_with_a_model_that_predicts_when_its_blocks_are_run(
     after_tutorial: tuple[Path, list[str]],
 ) -> None:
     folder, printed = after_tutorial
-    assert len(printed) == 6
+    assert len(printed) == 7
     figures = yaml.safe_load((folder / "metrics.json").read_text())
     assert figures["val_accuracy"] > 0.9, "the tutorial's model knows its digits"
-    threes = [row for row in printed[4].splitlines() if "digit 3/" in row]
+    threes = [row for row in printed[5].splitlines() if "digit 3/" in row]
     right = [row for row in threes if re.search(r"\.png +digit 3 ", row)]
     assert len(threes) == len(list((folder / "my-images/digit 3").glob("*3.png"))) > 10
     assert len(right) > 0.8 * len(threes)
-    assert "selected:" in printed[5]
+    assert "selected:" in printed[6]
+    assert re.search(r"^train\.arch +auto: \w+_small ", printed[3], re.M)
 
 
 def test_readme_s_own_images_block_predicts_when_it_is_run(after_tutorial: tuple[Path, list[str]]) -> None:

@@ -2,8 +2,8 @@
 
 Work is counted in multiply-accumulates (MACs) of fp32 on a CPU. A training step does three times the MACs of a forward
 pass; beside them it moves activations through memory and starts operators, which for small networks takes longer.
-Both are counted as the MACs that could have been done in that time: the rates below were fitted to the seconds of 24
-training steps of 6 networks on 2 cores (benchmarks/work.py). Nothing here looks at a clock, so that equal data and
+Both are counted as the MACs that could have been done in that time: the rates below were fitted to the seconds of 28
+training steps of 14 networks on 2 cores (benchmarks/work.py). Nothing here looks at a clock, so that equal data and
 params give an equal recipe on every machine.
 """
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
-from tasks.core.auto import budget, questions
+from tasks.core.auto import budget, networks, questions
 from tasks.core.auto.networks import Network
 from tasks.core.auto.settle import settle
 from tasks.core.common.errors import BadInput
@@ -35,9 +35,10 @@ def digits() -> Dataset:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget of seconds, and two networks."""
-    monkeypatch.setitem(budget.DENSE, "quick", 6e11)
-    networks = [Network("convnet_small", 16), Network("resnet_small", 16)]
-    monkeypatch.setattr(questions, "portfolio", lambda _: networks)
+    monkeypatch.setitem(budget.DENSE, "quick", 1.5e11)
+    monkeypatch.setattr(networks, "LEAST_STEPS", 50)
+    two = [Network("convnet_small", 16), Network("resnet_small", 16)]
+    monkeypatch.setattr(questions, "portfolio", lambda _: two)
 
 
 def asked(folder: Path, **by_hand: dict[str, Any]) -> Path:
