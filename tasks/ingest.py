@@ -25,6 +25,8 @@ from tasks.core.data.sources import OPEN, SPLITS, TEST, TRAIN, VAL
 
 EXAMPLES = 20  # pairs of duplicates that the report names
 SIZES = 20  # and sizes
+# Of a split that is drawn: images that can tell something, and the share of all that they may be.
+TELLING, LEAST_SHARE, MOST_SHARE = 700, {VAL: 0.1, TEST: 0.15}, 0.2
 
 Counts = dict[str, dict[str, int]]
 
@@ -86,14 +88,23 @@ def _check_train(samples: Samples, counts: Counts, source: Path) -> None:
 def _draw_splits(samples: Samples, params: IngestParams) -> None:
     """Draw what was not given: from images in no split, or from those of train."""
     places_N = samples.places_N
-    fractions = {TEST: params.test_fraction, VAL: params.val_fraction}
-    missing = {split: fraction for split, fraction in fractions.items() if split not in places_N}
-    if missing:
+    asked = {TEST: params.test_fraction, VAL: params.val_fraction}
+    absent = [split for split in asked if split not in places_N]
+    if absent:
         places_N[places_N == TRAIN] = OPEN
+    images = int((places_N == OPEN).sum())
+    missing = {split: _fraction(asked[split], images, LEAST_SHARE[split]) for split in absent}
     packing.draw_splits(samples.digests_N, samples.labels_N, places_N, missing, params.seed)
     samples.rules.extend(
         f"{SPLITS[split]} was not given: {fraction:g} of {'train' if len(missing) == 1 else 'all'} was drawn."
         for split, fraction in missing.items()
+    )
+
+
+def _fraction(asked: float | str, images: int, least: float) -> float:
+    """What to hold out: so many images that a bar of a point can be told from none, as far as training can spare them."""
+    return (
+        asked if isinstance(asked, float) else round(min(MOST_SHARE, max(least, TELLING / max(1, images))), 3)
     )
 
 

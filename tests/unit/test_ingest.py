@@ -20,7 +20,8 @@ from tasks.core.common.errors import BadInput
 from tasks.core.config.params import IngestParams
 from tasks.core.data.dataset import open_dataset
 from tasks.core.data.samples import Target, choose_target
-from tasks.ingest import ingest
+from tasks.core.data.sources import TEST, VAL
+from tasks.ingest import LEAST_SHARE, _fraction, ingest
 from tests.unit.data.test_idx import write_idx
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +97,19 @@ def test_ingest_packs_every_image_once_when_all_are_good(source: Path) -> None:
             np.testing.assert_array_equal(pixels_HWC[..., 0], np.asarray(image))
         assert row["label"] == dataset.classes[label] == row["path"][0]
         assert len(row["sha256"]) == 16
-    assert [row["split"] for row in rows] == ["train"] * 38 + ["val"] * 5 + ["test"] * 7
+    assert [row["split"] for row in rows] == ["train"] * 30 + ["val"] * 10 + ["test"] * 10
+
+
+@pytest.mark.parametrize(
+    ("images", "val", "test"),
+    [(60, 0.2, 0.2), (3500, 0.2, 0.2), (4500, 0.156, 0.156), (6000, 0.117, 0.15), (70_000, 0.1, 0.15)],
+)
+def test_split_holds_out_enough_to_tell_something_when_training_can_spare_it(
+    images: int, val: float, test: float
+) -> None:
+    assert _fraction("auto", images, LEAST_SHARE[VAL]) == val
+    assert _fraction("auto", images, LEAST_SHARE[TEST]) == test
+    assert _fraction(0.3, images, LEAST_SHARE[VAL]) == 0.3
 
 
 def test_ingest_writes_equal_files_when_run_again_on_a_copy_made_in_another_order(source: Path) -> None:
@@ -209,7 +222,7 @@ def test_ingest_reads_idx_when_there_are_such_files(tmp_path: Path, rng: np.rand
     out = run(source)
     dataset = open_dataset(out)
     np.testing.assert_array_equal(dataset.test.images_NHWC[..., 0], pixels_NHW[30:])
-    assert (len(dataset.train), len(dataset.val)) == (26, 4)
+    assert (len(dataset.train), len(dataset.val)) == (24, 6)
     for row, pixels_HWC in zip(manifest(out), dataset.train.images_NHWC, strict=False):
         number = int(row["path"].removeprefix("train-images-idx3-ubyte#"))
         np.testing.assert_array_equal(pixels_HWC[..., 0], pixels_NHW[number])

@@ -18,10 +18,8 @@ from torch import Tensor, nn
 
 from tasks.core.models.saved import mac_count
 
-PER_ACTIVATION = (
-    160.0  # MACs that are as much work as one number that an operator puts out, forward and backward
-)
-PER_OPERATOR = 3.4e7  # and as starting one, likewise
+# MACs that are as much work as one number that an operator puts out, forward and backward; and as starting one.
+PER_ACTIVATION, PER_OPERATOR = 160.0, 3.4e7
 BACKWARD = 3.0  # work of forward and backward, in forward passes
 
 

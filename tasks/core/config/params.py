@@ -42,10 +42,10 @@ class IngestParams(Params):
     """side in pixels; auto: what most images have, else a square of their median"""
     channels: Literal["auto", "grey", "rgb"] = "auto"
     """auto: grey if every image is grey, else rgb"""
-    val_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """of the images for training, held out where there is no val/"""
-    test_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    """of all images, held out where there is no test/"""
+    val_fraction: Literal["auto"] | Annotated[float, Field(gt=0, lt=0.5)] = "auto"
+    """held out where there is no val/; auto: about 700 images, but from 0.1 to 0.2 of those that there are"""
+    test_fraction: Literal["auto"] | Annotated[float, Field(gt=0, lt=0.5)] = "auto"
+    """held out where there is no test/; auto: about 700 images, but from 0.15 to 0.2 of those that there are"""
     min_per_class: Annotated[int, Field(ge=3)] = 10
     """a class with fewer images is refused"""
     max_megapixels: Positive = 50.0
