@@ -20,6 +20,7 @@ SIDE, NETWORK, OTHERS = 0.08, 0.06, 0.08
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
 BEST = 3  # networks that are tried again, longer
 LR, OTHER_LRS = 3e-3, (1e-3, 1e-2)
+QUICK = 4  # augmentations that a quick run tries
 HELPS = 1.0  # standard errors by which an augmentation has to be better
 TRAIN = {
     "optimizer": "adamw",
@@ -51,7 +52,7 @@ def most_trials(draft: Draft) -> int:
         + networks
         + (BEST if networks > 1 else 0)
         + (1 + augmentations if augmentations else 0)
-        + (1 + len(OTHER_LRS)) * draft.is_auto("train.lr")
+        + (1 + len(OTHER_LRS)) * _open_lr(draft)
     )
 
 
@@ -126,7 +127,8 @@ def choose_network(draft: Draft) -> None:
         question = f"network, {share:g} of the budget"
         tried = {n: draft.trial(question, str(n), draft.setting(n.values), share) for n in networks}
     best = sorted(tried, key=lambda network: tried[network].loss)[:BEST]
-    if len(tried) > 1:
+    best = [network for network in best if tried[network].accuracy > draft.trials.chance] or best[:1]
+    if len(best) > 1:
         question = "network, longer"
         tried |= {n: draft.trial(question, str(n), draft.setting(n.values), 2 * share) for n in best}
     macs = {network: draft.cost(draft.setting(network.values)).macs for network in best}
@@ -152,9 +154,10 @@ def _warn_of_chance(draft: Draft, outcome: Outcome) -> None:
 
 
 def open_augmentations(draft: Draft) -> list[Candidate]:
-    """Those of which no key was set by hand."""
+    """Those of which no key was set by hand; of a quick run the first few."""
     free = {key for key in OFF if draft.is_auto(f"augment.{key}")}
-    return [candidate for candidate in candidates(draft.shape) if set(candidate.values) <= free]
+    few = QUICK if draft.budget == "quick" else None
+    return [candidate for candidate in candidates(draft.shape)[:few] if set(candidate.values) <= free]
 
 
 def choose_augmentations(draft: Draft) -> None:
@@ -175,10 +178,14 @@ def choose_augmentations(draft: Draft) -> None:
             draft.mark(question, candidate.name)
 
 
+def _open_lr(draft: Draft) -> bool:
+    return draft.is_auto("train.lr") and draft.budget != "quick"
+
+
 def choose_lr(draft: Draft) -> None:
     """The usual one, unless another one is better."""
     question = "learning rate"
-    if not draft.is_auto("train.lr"):
+    if not _open_lr(draft):
         return
     base = draft.trial(question, f"{LR:g}", draft.setting(), OTHERS)
     best, least = LR, base.loss

@@ -52,6 +52,7 @@ def asked(folder: Path, **by_hand: dict[str, Any]) -> Path:
     for section in SECTIONS:
         auto = dict.fromkeys(may_be_auto(section), "auto")
         content[section] = {**content.get(section, {}), **auto, **by_hand.get(section, {})}
+    content["recipe"] = by_hand.get("recipe", content["recipe"])
     path = folder / "params.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
@@ -65,15 +66,17 @@ def settled(path: Path, digits: Dataset, journal: Path) -> tuple[Pipeline, Any]:
 
 @pytest.mark.slow
 def test_everything_is_settled_and_flips_are_refused_when_digits_are_learned(
-    tmp_path: Path, digits: Dataset
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = asked(tmp_path)
+    monkeypatch.setitem(budget.DENSE, "normal", 1.5e11)
+    path = asked(tmp_path, recipe={"budget": "normal"})
     params, draft = settled(path, digits, tmp_path / "journal")
     assert set(draft.choices) == load_asked(path).auto
     assert all(choice.reason for choice in draft.choices.values())
     assert params.train.optimizer == "adamw"
     assert not params.augment.flip_horizontal
     assert not params.augment.flip_vertical
+    assert sum(trial.question == "learning rate" for trial in draft.tried) == 3
     flip = next(trial for trial in draft.tried if trial.variant == "flips, left and right")
     assert flip.gain is not None and flip.error is not None and flip.gain < -flip.error
     longer = [trial for trial in draft.tried if trial.question == "network, longer"]
@@ -91,9 +94,10 @@ def test_everything_is_settled_and_flips_are_refused_when_digits_are_learned(
 
 
 def test_what_is_set_by_hand_stays_and_is_not_asked_about(tmp_path: Path, digits: Dataset) -> None:
-    off = dict.fromkeys(("flip_horizontal", "flip_vertical", "permute_channels"), False)
-    off |= dict.fromkeys(("rotate", "brightness", "erase", "cutmix", "hue"), 0)
-    by_hand = {"augment": {**off, "crop": 1}, "train": {"arch": "resnet_small", "width": 8, "lr": 0.02}}
+    by_hand = {
+        "augment": {"flip_horizontal": False, "rotate": 0, "crop": 1, "brightness": 0},
+        "train": {"arch": "resnet_small", "width": 8, "lr": 0.02},
+    }
     params, draft = settled(asked(tmp_path, **by_hand), digits, tmp_path / "journal")
     assert draft.tried == []
     assert (params.train.arch, params.train.width, params.train.lr) == ("resnet_small", 8, 0.02)
@@ -107,9 +111,7 @@ def test_trials_are_longer_and_it_is_said_when_all_are_at_chance(tmp_path: Path,
     train = Split(digits.train.images_NHWC, np.asarray(digits.train.labels_N)[noise])
     val = Split(digits.val.images_NHWC, np.asarray(digits.val.labels_N)[::-1].copy())
     shuffled = Dataset(digits.classes, digits.image_shape, [0.3], [0.3], "shuffled", train, val, digits.test)
-    off = dict.fromkeys(("flip_horizontal", "flip_vertical", "permute_channels"), False)
-    off |= dict.fromkeys(("rotate", "brightness", "erase", "cutmix", "hue", "crop"), 0)
-    path = asked(tmp_path, augment=off, train={"lr": 0.003})
+    path = asked(tmp_path, augment={"flip_horizontal": False, "rotate": 0, "crop": 0, "brightness": 0})
     _, draft = settled(path, shuffled, tmp_path / "journal")
     assert any("trials got longer" in note for note in draft.notes)
     assert any("tells little" in note for note in draft.notes)
