@@ -62,15 +62,15 @@ def test_repro_runs_nothing_when_nothing_has_changed(done: Path) -> None:
     assert "up to date" in run(done, sys.executable, "-m", "dvc", "status")
 
 
-def test_repro_runs_only_what_depends_on_it_when_a_param_changes(done: Path) -> None:
-    params = yaml.safe_load((done / "params.yaml").read_text())
+def test_repro_runs_only_what_depends_on_it_when_a_param_changes(done: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(done, changed)
+    params = yaml.safe_load((changed / "params.yaml").read_text())
     params["select"]["max_drop_points"] = 4.0
-    before = (done / "params.yaml").read_text()
-    (done / "params.yaml").write_text(yaml.safe_dump(params))
-    printed = repro(done, "--dry")
-    (done / "params.yaml").write_text(before)
+    (changed / "params.yaml").write_text(yaml.safe_dump(params))
+    printed = repro(changed)
     ran = {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")}
-    assert ran == {"press", "select", "report"}
+    assert ran - {"evaluate"} == {"recipe", "press", "select", "report"}  # latencies of press may differ
 
 
 def test_dvc_shows_plots_when_asked(done: Path) -> None:
@@ -121,7 +121,7 @@ def test_experiment_goes_on_from_the_journal_when_run_in_a_temporary_workspace(
     shutil.copytree(done, folder)
     printed = dvc(folder, "exp", "run", "--temp", "-n", "laxer", "-S", "select.max_drop_points=4.0")
     ran = re.findall(r"^Running stage '(.+)':$", printed, re.MULTILINE)
-    assert set(ran) == {"press", "select", "report", "evaluate"} or set(ran) == {"press", "select", "report"}
+    assert set(ran) - {"evaluate"} == {"recipe", "press", "select", "report"}
     assert "from the journal" in printed
     assert "drop_points" in dvc(folder, "exp", "diff", "HEAD", "laxer")
     assert not run(folder, "git", "status", "--porcelain")

@@ -64,7 +64,12 @@ def configure(folder: Path, **values: Any) -> None:
     path = folder / "params.yaml"
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
     params["tune"] = {"epochs": 2, "train_fraction": 0.5, "startup_trials": 3, "space": SPACE, **values}
-    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+    text = yaml.safe_dump(params)
+    path.write_text(text, encoding="utf-8")
+    # What stage recipe would make of it, where nothing is auto; `modelpress tune-worker` reads that.
+    settled = folder / "data/recipe/params.yaml"
+    settled.unlink()
+    settled.write_text(text, encoding="utf-8")
 
 
 def tune(folder: Path, code: int = 0, **environment: str) -> str:

@@ -17,12 +17,14 @@ OPERATIONS: dict[str, dict[str, float]] = {
     "contrast": {"range": 0.5},
     "saturation": {"range": 0.5},
     "hue": {"range": 0.2},
+    "permute_channels": {"on": 1.0},
     "randaugment": {"operations": 3, "magnitude": 0.5},
     "trivialaugment": {"magnitude": 1.0},
     "erase": {"probability": 1.0},
     "mixup": {"alpha": 1.0},
     "cutmix": {"alpha": 1.0},
 }
+COLOUR_ONLY = ("saturation", "hue", "permute_channels")
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
 
 
@@ -32,7 +34,7 @@ def policy(channels: int, operations: dict[str, dict[str, float]]) -> dict[str, 
 
 def suiting(channels: int) -> dict[str, dict[str, float]]:
     """No colour for grey images: the policy never asks for it."""
-    return {k: v for k, v in OPERATIONS.items() if channels == 3 or k not in ("saturation", "hue")}
+    return {k: v for k, v in OPERATIONS.items() if channels == 3 or k not in COLOUR_ONLY}
 
 
 def images(channels: int, n: int = N, height: int = SIDE, width: int = SIDE) -> Tensor:

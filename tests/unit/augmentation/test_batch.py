@@ -60,7 +60,10 @@ def test_operation_changes_images_each_by_its_own_draw_when_it_is_on(name: str, 
     assert torch.isfinite(x_NCHW).all()
     assert not torch.equal(x_NCHW, plain(x_NHWC))
     distinct = {tuple(image.flatten().tolist()) for image in x_NCHW}
-    assert len(distinct) == 2 if name.startswith("flip") else len(distinct) > N // 2
+    if name == "permute_channels":
+        assert 2 < len(distinct) <= 6
+    else:
+        assert len(distinct) == 2 if name.startswith("flip") else len(distinct) > N // 2
     assert torch.allclose(targets_NK.sum(1), torch.ones(N))
 
 

@@ -40,6 +40,12 @@ def test_hue_equals_torchvisions_when_the_turn_is_the_same(turn: float) -> None:
     assert torch.equal(found[0], x_NCHW[0])
 
 
+def test_channels_change_places_when_they_are_permuted() -> None:
+    x_NCHW = levels(images(3))
+    order_N3 = torch.tensor([[2, 0, 1]]).expand(N, 3)
+    assert torch.equal(colours.permute(x_NCHW, order_N3), x_NCHW[:, [2, 0, 1]])
+
+
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
 def test_colour_takes_each_images_own_factor_when_factors_differ(name: str) -> None:
     change: Callable[[Tensor, Tensor], Tensor] = getattr(colours, name)
