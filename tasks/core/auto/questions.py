@@ -89,7 +89,7 @@ def choose_downscale(draft: Draft) -> None:
             gain, error = tried[best].gain_on(tried[f])
             best = f if f > best and gain <= error else best
         draft.mark(question, sides[best])
-        reason = f"{sides[best]} pixels: {tried[best].accuracy:.1%} in a trial of {OWN[0]}"
+        reason = f"{sides[best]} pixels: {tried[best].accuracy:.1%} in a trial"
     draft.choose("train.downscale", best, reason)
 
 
