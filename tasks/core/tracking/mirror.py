@@ -40,7 +40,7 @@ from tasks.core.tracking.view import share
 
 RUN = "run"  # the parent, among the names that Outbox has for runs
 WAITING = Path(".modelpress", "mlflow")  # records that MLflow has not got yet
-SEND_S = 15.0  # how long the beginning and the end of a run wait for MLflow
+SEND_S = 15.0  # how long the beginning and the end of a run wait for an MLflow that takes nothing
 # Columns of trials.csv that are outcomes; the others are what was tried.
 _MEASURED = (
     *("value", "epochs", "accuracy", "latency_ms", "speedup", "size_bytes", "hypervolume"),
@@ -87,7 +87,7 @@ class Tracker:
             self._outbox.create(RUN, name, None, {"modelpress.kind": kind, **git(self._root)})
         run_id = self._outbox.id_of(RUN, SEND_S)
         if run_id is None:
-            raise StageFailed(f"MLflow's store has not created a run within {SEND_S:g} s")
+            raise StageFailed(f"MLflow's store has taken nothing for {SEND_S:g} s")
         return run_id
 
     def attach(self, flow_run_id: str) -> None:

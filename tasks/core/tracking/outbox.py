@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +91,10 @@ class Outbox:
         self._put({"op": "end", "run": run, "status": status, "at": _now()})
 
     def id_of(self, run: str, seconds: float) -> str | None:
-        """The id that MLflow gave to `run`; None if it has not within `seconds`, or refuses it."""
+        """The id that MLflow gave to `run`; None if it refuses it, or has taken no record for `seconds`: those that
+        another process has left come first."""
         with self._changed:
-            self._changed.wait_for(lambda: run in self._own.ids or run in self._own.refused, seconds)
+            self._wait(lambda: run in self._own.ids or run in self._own.refused, seconds)
             return self._own.ids.get(run)
 
     def close(self, seconds: float) -> int:
@@ -101,14 +102,18 @@ class Outbox:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            goes_on = True
-            while self._own.waiting and goes_on:
-                before = self._sent
-                goes_on = self._changed.wait_for(lambda: self._sent > before, seconds)  # noqa: B023 (used at once)
+            self._wait(lambda: not self._own.waiting, seconds)
             left = len(self._own.waiting)
         if not left:
             self._thread.join(seconds)
         return left
+
+    def _wait(self, done: Callable[[], bool], seconds: float) -> None:
+        """Until `done`, or nothing has been sent for `seconds`: a store that is slow but answers is waited for."""
+        goes_on = True
+        while not done() and goes_on:
+            before = self._sent
+            goes_on = self._changed.wait_for(lambda: self._sent > before, seconds)  # noqa: B023 (used at once)
 
     def _put(self, record: dict[str, Any]) -> None:
         with self._changed:

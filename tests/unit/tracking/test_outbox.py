@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,23 @@ def test_end_waits_for_the_last_record_when_the_store_is_slow_but_not_when_it_is
     goes_on.set()
     if left == 0:
         assert runs(experiment)["run"].data.metrics == {"loss": 0.5}
+
+
+def test_id_is_waited_for_when_the_records_of_a_killed_process_take_long(
+    experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = killed(tmp_path / "waiting", _store(), [])
+    records = Records.read(path)
+    for step in range(3):
+        records.write({**records.waiting[-1], "metrics": [["loss", 0.25, 1, step + 1]]})
+    log_batch = MlflowClient.log_batch
+
+    def slow(*given: object, **named: object) -> object:
+        time.sleep(1.2)
+        return log_batch(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(MlflowClient, "log_batch", slow)
+    outbox = Outbox(path.parent, experiment)
+    outbox.create("own", "own", None, {})
+    assert outbox.id_of("own", 3)
+    assert outbox.close(60) == 0
