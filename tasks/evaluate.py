@@ -8,8 +8,8 @@ latency.json.
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tasks.core.common.progress import Progress
 from tasks.core.config.cli import main
 from tasks.core.config.params import EvaluateParams
 from tasks.core.data.dataset import Split, open_dataset
+from tasks.core.evaluation.calibration import unsure_below
 from tasks.core.evaluation.candidates import DENSE, candidate_folders
 from tasks.core.evaluation.stats import (
     calibration_error,
@@ -66,12 +67,14 @@ def evaluate(
     models = {name: folder / "model.onnx" for name, folder in folders.items()}
     timings = [(batch, threads) for threads in _thread_counts() for batch in BATCHES]
     with Progress("evaluate", 2 * len(models) + len(timings)) as progress:
-        logits, val_right = {}, {}
+        answers, val_answers = {}, {}
         for name, model in models.items():
-            logits[name] = _logits(name, model, test)
-            val_right[name] = _logits(name, model, dataset.val).argmax(1) == dataset.val.labels_N
+            answers[name] = _answers(name, model, test)
+            val_answers[name] = _answers(name, model, dataset.val)
             progress.step(f"predicted by {name}")
-        _write_accuracy(params, folders, logits, val_right, _baseline(baselines), test, dataset.classes, out)
+        _write_accuracy(
+            params, folders, answers, val_answers, _baseline(baselines), test, dataset.classes, out
+        )
         memory = {}
         for name, model in models.items():
             memory[name] = peak_memory_mb(model, max(BATCHES))
@@ -93,11 +96,25 @@ def _thread_counts() -> list[int]:
     return sorted({1, fingerprint()["threads"]})
 
 
-def _logits(name: str, model: Path, split: Split) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class _Answers:
+    """What a candidate says of a split: probabilities_NK; predicted_N, the most probable class, and right_N."""
+
+    probabilities_NK: NDArray[np.float64]
+    predicted_N: NDArray[np.intp]
+    right_N: NDArray[np.bool_]
+
+    @cached_property
+    def confidence_N(self) -> NDArray[np.float64]:
+        return np.asarray(self.probabilities_NK.max(1))
+
+
+def _answers(name: str, model: Path, split: Split) -> _Answers:
     logits_NK = predict(session(model, fingerprint()["threads"]), split.images_NHWC)
     if not np.isfinite(logits_NK).all():
         raise StageFailed(f"{name}: its logits are not finite")
-    return logits_NK
+    predicted_N = logits_NK.argmax(1)
+    return _Answers(softmax(logits_NK), predicted_N, predicted_N == split.labels_N)
 
 
 def _baseline(folder: Path) -> NDArray[np.int64]:
@@ -112,41 +129,47 @@ def _baseline(folder: Path) -> NDArray[np.int64]:
 def _write_accuracy(
     params: EvaluateParams,
     folders: dict[str, Path],
-    logits: dict[str, NDArray[np.float32]],
-    val_right: dict[str, NDArray[np.bool_]],
+    answers: dict[str, _Answers],
+    val_answers: dict[str, _Answers],
     baseline_N: NDArray[np.int64],
     test: Split,
     classes: list[str],
     out: Path,
 ) -> None:
     labels_N = np.asarray(test.labels_N)
-    right = {name: logits_NK.argmax(1) == labels_N for name, logits_NK in logits.items()}
     compared = partial(loss, resamples=params.bootstrap, seed=params.seed)
+    dense, val_dense = answers[DENSE], val_answers[DENSE]
     accuracy: dict[str, dict[str, Any]] = {}
     mistakes: list[list[Any]] = []
-    for name, logits_NK in logits.items():
-        lost, val_lost = compared(right[DENSE], right[name]), compared(val_right[DENSE], val_right[name])
-        ahead = compared(right[name], baseline_N == labels_N)  # what the baseline loses, the model is ahead
-        probabilities_NK, predicted_N = softmax(logits_NK), logits_NK.argmax(1)
+    for name, said in answers.items():
+        val_said = val_answers[name]
+        lost, val_lost = compared(dense.right_N, said.right_N), compared(val_dense.right_N, val_said.right_N)
+        ahead = compared(said.right_N, baseline_N == labels_N)  # what the baseline loses, the model is ahead
         accuracy[name] = {
-            **_recognised(labels_N, predicted_N, classes),
-            "ece": calibration_error(probabilities_NK, labels_N, params.calibration_bins),
+            **_recognised(labels_N, said.predicted_N, classes),
+            "ece": calibration_error(said.probabilities_NK, labels_N, params.calibration_bins),
+            "unsure": _unsure(said, val_said, params.precision),
             **_described(folders[name]),
             "drop_points": lost.points,
             "drop_points_ci95": [lost.low, lost.high],
-            "mcnemar_p": mcnemar(right[DENSE], right[name]),
-            "val_accuracy": float(val_right[name].mean()),
+            "mcnemar_p": mcnemar(dense.right_N, said.right_N),
+            "val_accuracy": float(val_said.right_N.mean()),
             "val_drop_points": val_lost.points,
             "val_drop_points_ci95": [val_lost.low, val_lost.high],
             "val_drop_error": val_lost.error,
             "margin_points": ahead.points,
             "margin_points_ci95": [ahead.low, ahead.high],
         }
-        confidence_N = probabilities_NK.max(1)
-        wrong = np.flatnonzero(~right[name])
-        worst = wrong[np.argsort(-confidence_N[wrong], kind="stable")][:MISTAKES]
+        wrong = np.flatnonzero(~said.right_N)
+        worst = wrong[np.argsort(-said.confidence_N[wrong], kind="stable")][:MISTAKES]
         mistakes += [
-            [name, i, classes[labels_N[i]], classes[predicted_N[i]], round(float(confidence_N[i]), 6)]
+            [
+                name,
+                i,
+                classes[labels_N[i]],
+                classes[said.predicted_N[i]],
+                round(float(said.confidence_N[i]), 6),
+            ]
             for i in worst
         ]
     write_json(out / "accuracy.json", accuracy)
@@ -156,6 +179,19 @@ def _write_accuracy(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["candidate", "index", "true", "predicted", "probability"])
         writer.writerows(mistakes)
+
+
+def _unsure(said: _Answers, val_said: _Answers, precision: float) -> dict[str, float | None]:
+    """Below which confidence an answer is better withheld, by the validation images, and what of the test images is
+    answered then: a share of them, and how many of those are right."""
+    below = unsure_below(val_said.confidence_N, val_said.right_N, precision)
+    answered_N = said.confidence_N >= (below or 0.0)
+    return {
+        "precision": precision,
+        "below": below,
+        "answered": float(answered_N.mean()),
+        "right": float(said.right_N[answered_N].mean()) if answered_N.any() else None,
+    }
 
 
 def _recognised(
@@ -182,7 +218,7 @@ def _described(folder: Path) -> dict[str, Any]:
         "size_bytes": len(model),
         "size_compressed_bytes": packed_size(model),
         "sparsity": sparsity(model),
-        **{key: described[key] for key in ("parameters", "macs", "nodes_int8", "nodes_fp32")},
+        **{key: described[key] for key in ("parameters", "macs", "nodes_int8", "nodes_fp32", "temperature")},
         **{key: described[key] for key in ("nodes", "warning") if described.get(key)},
     }
 

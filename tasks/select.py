@@ -30,7 +30,7 @@ from tasks.core.evaluation.candidates import (
     table_text,
 )
 from tasks.core.reporting.page import NBSP, milliseconds, points, render, settings_of, size
-from tasks.core.reporting.verdict import Verdict, judge, rule
+from tasks.core.reporting.verdict import Verdict, doubt, judge, rule
 from tasks.core.reporting.weaknesses import weaknesses
 from tasks.core.runtime import promise
 
@@ -78,8 +78,9 @@ def select(
     _copy(folder / "model.onnx", out / promise.MODEL)
     _copy(candidate_folder(DENSE, candidates, press) / "model.onnx", out / promise.REFERENCE)
     _copy(train / "model.safetensors", out / DENSE_WEIGHTS)
-    _promise(selected, dense, params, latency["fingerprint"], data, out)
     accuracy = read_result(evaluation / "accuracy.json")
+    below = accuracy[selected.name]["unsure"]["below"]
+    _promise(selected, dense, params, latency["fingerprint"], below, data, out)
     simple = read_result(baselines / "metrics.json")
     used, tuned = settings_of(settings, tune)
     verdict = judge(
@@ -109,6 +110,7 @@ def select(
         dense=dense,
         table=table,
         detail=accuracy[selected.name],
+        doubt=doubt(accuracy[selected.name]["unsure"]),
         float_nodes=float_nodes(accuracy[selected.name].get("nodes", [])),
         weaknesses=weaknesses(selected.name, rows, accuracy[selected.name]),
         timed=latency["candidates"][selected.name],
@@ -190,6 +192,7 @@ def _promise(
     dense: Candidate,
     params: SelectParams,
     fingerprint: dict[str, Any],
+    unsure_below: float | None,
     data: Path,
     out: Path,
 ) -> None:
@@ -202,6 +205,7 @@ def _promise(
         speedup_b1=selected.speedup_b1,
         max_drop_points=params.max_drop_points,
         fingerprint=fingerprint,
+        unsure_below=unsure_below,
     )
 
 
@@ -263,33 +267,10 @@ def _rounded(figures: Mapping[str, Any], val_accuracy: float) -> dict[str, float
 
 
 def _row(candidate: Candidate, dense: Candidate, bar: Bar, selected: bool) -> dict[str, Any]:
+    figures = {"candidate": candidate.name, **vars(candidate)}
+    del figures["name"]
     return {
-        "candidate": candidate.name,
-        "accuracy": candidate.accuracy,
-        "drop_points": candidate.drop_points,
-        "drop_low": candidate.drop_low,
-        "drop_high": candidate.drop_high,
-        "mcnemar_p": candidate.mcnemar_p,
-        "val_accuracy": candidate.val_accuracy,
-        "val_drop_points": candidate.val_drop_points,
-        "val_drop_low": candidate.val_drop_low,
-        "val_drop_high": candidate.val_drop_high,
-        "margin_points": candidate.margin_points,
-        "margin_low": candidate.margin_low,
-        "margin_high": candidate.margin_high,
-        "size_bytes": candidate.size_bytes,
-        "size_compressed_bytes": candidate.size_compressed_bytes,
-        "sparsity": candidate.sparsity,
-        "parameters": candidate.parameters,
-        "macs": candidate.macs,
-        "nodes_int8": candidate.nodes_int8,
-        "nodes_fp32": candidate.nodes_fp32,
-        "p50_ms_b1_t1": candidate.p50_ms_b1_t1,
-        "p50_ms_b64_t1": candidate.p50_ms_b64_t1,
-        "speedup_b1": candidate.speedup_b1,
-        "speedup_b1_low": candidate.speedup_b1_low,
-        "speedup_b1_high": candidate.speedup_b1_high,
-        "speedup_b64": candidate.speedup_b64,
+        **figures,
         "size_ratio": dense.size_bytes / candidate.size_bytes,
         "within_bar": bar.passes(candidate.val_loss),
         "selected": selected,

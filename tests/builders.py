@@ -227,7 +227,16 @@ def ship(folder: Path, model: bytes, reference: bytes = SLOW_ROWS, speedup: floa
     path.with_name(promise.REFERENCE).write_bytes(reference)
     images_NHWC = np.random.default_rng(0).integers(0, 256, (240, 4, 4, 1), dtype=np.uint8)
     test = Split(images_NHWC, images_NHWC.mean((2, 3)).argmax(1))
-    promise.write(folder, test, 0.1, 0.1 * speedup, speedup, max_drop_points=1.0, fingerprint=FINGERPRINT)
+    promise.write(
+        folder,
+        test,
+        0.1,
+        0.1 * speedup,
+        speedup,
+        max_drop_points=1.0,
+        fingerprint=FINGERPRINT,
+        unsure_below=0.0,
+    )
     save_file({"rows": np.arange(4, dtype=np.float32)}, folder / DENSE_WEIGHTS)
     path.with_name("labels.json").write_text('["top", "second", "third", "bottom"]', encoding="utf-8")
     path.with_name("model_card.md").write_text("# `dense-int8`\n\nThe brightest row.\n", encoding="utf-8")
@@ -490,6 +499,8 @@ def _evaluate(
             "no_better_than_chance": made.unknown,
             "macro_f1": dense - made.drop / 100 - 0.001,
             "ece": 0.021,
+            "temperature": 0.62,
+            "unsure": {"precision": 0.98, "below": 0.713, "answered": 0.91, "right": 0.985},
             "recall": recall,
             "confusion": confusion,
             "size_bytes": made.size,

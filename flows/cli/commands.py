@@ -156,7 +156,10 @@ def predict(args: argparse.Namespace) -> None:
     if args.json:
         terminal.print_json(as_json(found))
         return
-    rows = [[str(p.image), *(f"{label}  {value:.1%}" for label, value in p.labels)] for p in found]
+    rows = []
+    for p in found:
+        first, *others = (f"{label}  {value:.1%}" for label, value in p.labels)
+        rows.append([str(p.image), f"unsure: {first}" if p.unsure else first, *others])
     ranks = ["label", *(["then"] * (TOP - 1))][: max(len(p.labels) for p in found)]
     terminal.table(["image", *ranks], rows, right=9)
 

@@ -19,6 +19,7 @@ from tasks.core.common.errors import BadInput
 from tasks.core.common.files import read_json
 from tasks.core.config.params import IngestParams
 from tasks.core.data.images import DecodeJob, Target, decode
+from tasks.core.runtime.promise import threshold
 from tasks.core.runtime.session import predict as logits_of
 from tasks.core.runtime.session import session
 
@@ -29,10 +30,12 @@ _MAX_PIXELS = int(IngestParams.model_fields["max_megapixels"].default * 1e6)
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable labels of an image, best first, with their probabilities."""
+    """The most probable labels of an image, best first, with their probabilities; whether the best is less probable
+    than what the model's promise takes for an answer."""
 
     image: Path
     labels: list[tuple[str, float]]
+    unsure: bool
 
 
 def predict(model: Path, images: Sequence[Path]) -> list[Prediction]:
@@ -57,7 +60,7 @@ def predict(model: Path, images: Sequence[Path]) -> list[Prediction]:
     if len(shape) != 4 or not all(isinstance(side, int) for side in shape[1:]):
         raise BadInput(f"{model}: takes {shape}, not images [N, H, W, C]: not a model of stage select")
     labels = _labels(model.with_name("labels.json"))
-    target = Target(*shape[1:])
+    target, least = Target(*shape[1:]), threshold(model)
     found: list[Prediction] = []
     for start in range(0, len(images), _BATCH):
         some = images[start : start + _BATCH]
@@ -66,7 +69,8 @@ def predict(model: Path, images: Sequence[Path]) -> list[Prediction]:
             raise BadInput(f"{model}: has {logits_NK.shape[1]} classes, labels.json beside it {len(labels)}")
         for image, probabilities_K in zip(some, _softmax(logits_NK), strict=True):
             best = np.argsort(-probabilities_K, kind="stable")[:TOP]
-            found.append(Prediction(image, [(labels[k], float(probabilities_K[k])) for k in best]))
+            ranked = [(labels[k], float(probabilities_K[k])) for k in best]
+            found.append(Prediction(image, ranked, ranked[0][1] < least))
     return found
 
 
@@ -77,6 +81,7 @@ def as_json(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "image": str(p.image),
             "label": p.labels[0][0],
             "probability": p.labels[0][1],
+            "unsure": p.unsure,
             "top": [{"label": label, "probability": value} for label, value in p.labels],
         }
         for p in predictions

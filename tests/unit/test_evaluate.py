@@ -32,12 +32,15 @@ def test_evaluate_writes_the_proof_of_every_candidate_when_run(tmp_path: Path) -
         folder = tmp_path / "quantize" / name
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(rows_model(90.0 if name == "dense-int8" else 0.0))
-        described = {"parameters": 4, "macs": 8, "nodes_int8": 0, "nodes_fp32": 1}
+        described = {"parameters": 4, "macs": 8, "nodes_int8": 0, "nodes_fp32": 1, "temperature": 1.0}
         write_json(folder / "metrics.json", described | extra.get(name, {}))
     press = tmp_path / "press" / "1"
     press.mkdir(parents=True)
     (press / "model.onnx").write_bytes(rows_model(0.0))
-    write_json(press / "metrics.json", {"parameters": 2, "macs": 4, "nodes_int8": 1, "nodes_fp32": 0})
+    write_json(
+        press / "metrics.json",
+        {"parameters": 2, "macs": 4, "nodes_int8": 1, "nodes_fp32": 0, "temperature": 1.0},
+    )
     write_json(press.parent / "metrics.json", {"trials": 9, "candidates": {"press-1": {}}})
     settings = tmp_path / "params.yaml"
     settings.write_text(
@@ -57,6 +60,8 @@ def test_evaluate_writes_the_proof_of_every_candidate_when_run(tmp_path: Path) -
     assert (dense["accuracy"], dense["mcnemar_p"], "nodes" in dense) == (1.0, 1.0, False)
     assert (other["accuracy"], other["nodes"]) == (0.75, nodes)
     assert {n: e["warning"] for n, e in accuracy.items() if "warning" in e} == {"dense-int8": "it is inexact"}
+    unsure = {"precision": 0.98, "below": None, "answered": 1.0, "right": 0.75}
+    assert other["unsure"] == unsure, "40 images are too few to tell"
     assert (dense["margin_points"], other["margin_points"]) == (50.0, 25.0)
     assert 30 < dense["margin_points_ci95"][0] < 50 < dense["margin_points_ci95"][1] < 70
     assert (dense["no_better_than_chance"], other["no_better_than_chance"]) == ([], ["d"])

@@ -30,7 +30,7 @@ ARROWS = {
         "training": TRAINING - {"training"},
         "evaluation": DATA,
         "pruning": COMPRESSING,
-        "quantization": COMPRESSING,
+        "quantization": COMPRESSING | {"evaluation"},
         "tuning": TRAINING,
         "auto": TRAINING | {"evaluation"},
         "compression": COMPRESSING | {"evaluation", "pruning", "quantization"},

@@ -191,6 +191,8 @@ class EvaluateParams(Params):
     """resamples of the test set"""
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
     """of the expected calibration error"""
+    precision: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    """share of the answers that must be right; below the confidence that ensures it, predict says unsure"""
     baseline_images: Annotated[int, Field(ge=100)] = 10_000
     """for training that the baselines learn from, at most"""
     seed: int = 0

@@ -9,10 +9,11 @@ import numpy as np
 from tasks.core.common.errors import StageFailed
 from tasks.core.common.files import write_json
 from tasks.core.data.dataset import Split
+from tasks.core.evaluation.calibration import temperature
 from tasks.core.models.saved import mac_count, parameter_count
 from tasks.core.quantization.nodes import count_weighted, node_report
 from tasks.core.quantization.schemes import INTEGER_SCHEMES, Made, Source
-from tasks.core.runtime.export import OPSET
+from tasks.core.runtime.export import OPSET, divide_logits
 from tasks.core.runtime.session import session
 from tasks.core.training.loop import predict as torch_predict
 
@@ -26,13 +27,19 @@ MUCH = 2.0  # points lost on validation images that are worth a word
 def deliver(source: Source, made: Made, scheme: str, out: Path) -> str:
     """Write model.onnx (`image` uint8 [N, H, W, C] -> `logits` float32 [N, K]) and metrics.json.
 
+    The logits are divided by the temperature that the validation images ask for, within the graph: their softmax is
+    how often such a prediction is right.
+
     Returns:
         What was written, in a line.
 
     Raises:
         StageFailed: the float graph's logits are not the network's, or nothing was quantized.
     """
-    plain, content = source.file(source.graph), source.file(made.graph)
+    plain = source.file(source.graph)
+    logits_NK = source.logits(source.file(made.graph))
+    fitted = temperature(logits_NK, source.dataset.val.labels_N)
+    content = source.file(divide_logits(made.graph, fitted))
     difference = _parity(source, plain)
     rows = node_report(source.graph, content, scheme, made.reasons)
     counts = count_weighted(rows)
@@ -40,7 +47,8 @@ def deliver(source: Source, made: Made, scheme: str, out: Path) -> str:
         raise StageFailed(
             f"no operator of this network could be quantized to {scheme}: leave it out of schemes"
         )
-    lost = (source.accuracy(plain) - source.accuracy(content)) * 100
+    right = float((logits_NK.argmax(1) == source.dataset.val.labels_N).mean())
+    lost = (source.accuracy(plain) - right) * 100
     warnings = [made.warning] if made.warning else []
     if lost > MUCH:
         warnings.append(
@@ -58,6 +66,7 @@ def deliver(source: Source, made: Made, scheme: str, out: Path) -> str:
             "size_bytes": len(content),
             "export_max_difference": difference,
             "val_lost_points": lost,
+            "temperature": fitted,
             **counts,
             "nodes": rows,
             "warning": warning,

@@ -79,10 +79,13 @@ class Source:
         """`graph`, from x_NCHW to logits, as the content of a file that takes raw images."""
         return to_bytes(take_raw_images(graph, self.dataset.image_shape, *self.pixels))
 
+    def logits(self, content: bytes) -> NDArray[np.float32]:
+        """Of the validation images, [N, K]."""
+        return predict(session(content, 1), self.dataset.val.images_NHWC)
+
     def accuracy(self, content: bytes) -> float:
         """On the validation images."""
-        val = self.dataset.val
-        return float((predict(session(content, 1), val.images_NHWC).argmax(1) == val.labels_N).mean())
+        return float((self.logits(content).argmax(1) == self.dataset.val.labels_N).mean())
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from tasks.core.reporting import charts
 from tasks.core.reporting.charts import Dot
 from tasks.core.reporting.page import milliseconds, percent, points, times
 from tasks.core.reporting.pictures import PIXEL_ART, file_uri, image_uri
-from tasks.core.reporting.verdict import rule
+from tasks.core.reporting.verdict import doubt, rule
 from tasks.core.reporting.weaknesses import weaknesses
 
 MATRIX_CLASSES = 30  # the largest confusion matrix that a reader can use
@@ -198,6 +198,7 @@ def errors(detail: dict[str, Any], classes: list[str]) -> dict[str, Any]:
         "recall": recall[:WORST],
         "shown": min(WORST, len(recall)),
         "detail": detail,
+        "doubt": doubt(detail["unsure"]),
     }
 
 

@@ -154,3 +154,22 @@ def _advice(baselines: Mapping[str, Any], train_accuracy: float, val_accuracy: f
 def _named(baseline: str) -> str:
     """As it stands in a sentence."""
     return {"majority": "the majority class", "random forest": "a random forest"}.get(baseline, baseline)
+
+
+def doubt(unsure: Mapping[str, float | None]) -> str:
+    """When an answer is better withheld: `unsure` of a candidate in accuracy.json, as a sentence."""
+    share, below, right = percent(unsure["precision"] or 0.0, 0), unsure["below"], unsure["right"]
+    if below is None:
+        return (
+            f"From which probability on {share} of its answers are right is not known: the validation images are too "
+            "few to tell, or it is too often wrong."
+        )
+    if not below:
+        return f"At least {share} of its answers are right, as far as the validation images tell."
+    found = f"of the test images {percent(unsure['answered'] or 0.0, 0)} get an answer then"
+    if right is not None:
+        found += f", and {percent(right, 1)} of those answers are right"
+    return (
+        f"An answer less probable than {percent(below, 1)} is better withheld (modelpress predict says unsure), so "
+        f"that at least {share} of the others are right by the validation images; {found}."
+    )

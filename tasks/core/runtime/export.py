@@ -167,6 +167,29 @@ def take_raw_images(
     return model
 
 
+def divide_logits(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
+    """A copy of `model` whose logits are divided: in the last node where that is a Gemm, which costs nothing; behind
+    it otherwise."""
+    model = copy.deepcopy(model)
+    last = next(node for node in model.graph.node if "logits" in node.output)
+    if last.op_type == "Gemm":
+        factors = {"alpha": 1.0, "beta": 1.0} | {
+            a.name: a.f for a in last.attribute if a.name in ("alpha", "beta")
+        }
+        kept = [a for a in last.attribute if a.name not in factors]
+        del last.attribute[:]
+        last.attribute.extend(kept)
+        last.attribute.extend(helper.make_attribute(name, factor / by) for name, factor in factors.items())
+    else:
+        last.output[list(last.output).index("logits")] = "logits_undivided"
+        factor = numpy_helper.from_array(np.array(1 / by, np.float32), "logits_factor")
+        model.graph.initializer.append(factor)
+        model.graph.node.append(
+            helper.make_node("Mul", ["logits_undivided", factor.name], ["logits"], "logits_divide")
+        )
+    return model
+
+
 def to_bytes(model: onnx.ModelProto) -> bytes:
     """The file's content, without what tools wrote about themselves: stack traces with paths, doc
     strings."""

@@ -38,6 +38,8 @@ class Promise:
         speedup_b1: how many times as fast the model is, the median over rounds of the two in turn.
         max_drop_points: of accuracy, the bar that the model was selected under.
         fingerprint: see runtime.fingerprint.
+        unsure_below: the confidence from which on its answers are as precise as evaluate.precision asks; 0: all are,
+            None: it is not known.
     """
 
     sha256: dict[str, str]
@@ -48,6 +50,7 @@ class Promise:
     speedup_b1: float
     max_drop_points: float
     fingerprint: dict[str, Any]
+    unsure_below: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def write(
     speedup_b1: float,
     max_drop_points: float,
     fingerprint: dict[str, Any],
+    unsure_below: float | None,
 ) -> None:
     """Write sample.npz and promise.json into `folder`, where model.onnx and reference.onnx are."""
     rows = balanced(test.labels_N, SAMPLE, 0)
@@ -82,8 +86,20 @@ def write(
         speedup_b1=speedup_b1,
         max_drop_points=max_drop_points,
         fingerprint=fingerprint,
+        unsure_below=unsure_below,
     )
     write_json(folder / PROMISE, asdict(promise))
+
+
+def threshold(model: Path) -> float:
+    """The confidence below which an answer of `model` is withheld: 0 where no promise says one."""
+    path = model.with_name(PROMISE)
+    try:
+        return float(read_json(path).get("unsure_below") or 0.0)
+    except FileNotFoundError:
+        return 0.0
+    except (AttributeError, TypeError, ValueError):
+        raise BadInput(f"{path}: not the promise that stage select writes") from None
 
 
 def read(model: Path) -> tuple[Promise, Sample]:

@@ -261,6 +261,30 @@ def test_predict_prints_table_or_json_when_run_as_a_command(model: Path, tmp_pat
     assert (row["image"], row["label"], len(row["top"])) == ("a.png", "second", 3)
 
 
+def test_predict_says_unsure_when_an_answer_is_less_probable_than_promised(
+    model: Path, tmp_path: Path
+) -> None:
+    for path in (model, model.with_name("labels.json")):
+        shutil.copy(path, tmp_path)
+    bright_row(tmp_path / "clear.png", 1)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "dark.png")
+    (tmp_path / "promise.json").write_text('{"unsure_below": 0.5}')
+    words = ("predict", "model.onnx", "clear.png", "dark.png")
+    clear, dark = modelpress(tmp_path, *words, check=True).stdout.splitlines()[-2:]
+    assert "second  71.1%" in clear
+    assert "unsure" not in clear
+    assert "unsure: top  25.0%" in dark
+    rows = json.loads(modelpress(tmp_path, *words, "--json", check=True).stdout)
+    assert [(row["label"], row["unsure"]) for row in rows] == [("second", False), ("top", True)]
+
+    (tmp_path / "promise.json").write_text("[]")
+    done = modelpress(tmp_path, *words)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "modelpress: promise.json: not the promise that stage select writes\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(b"", "empty file"), (b"no picture at all", "no image"), (None, "no such file")],

@@ -9,9 +9,11 @@ import torch
 
 from tasks.core.common.errors import StageFailed
 from tasks.core.common.files import read_json
+from tasks.core.evaluation.calibration import temperature
 from tasks.core.quantization.deliver import deliver
-from tasks.core.quantization.schemes import Made, Source
+from tasks.core.quantization.schemes import SCHEMES, Made, Source
 from tasks.core.runtime.export import export
+from tasks.core.runtime.session import predict, session
 from tests.networks import SHAPE, source_of
 
 pytestmark = pytest.mark.slow  # graphs are exported
@@ -44,6 +46,21 @@ def test_graph_is_written_when_it_differs_by_rounding_whatever_the_size_of_the_l
     difference = read_json(tmp_path / "metrics.json")["export_max_difference"]
     assert difference < 1e-3 * factor
     assert difference > 1e-3 or factor == 1, "more than what small logits may differ by"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_probabilities_are_calibrated_within_the_graph_when_logits_were_too_large(
+    scheme: str, source: Source, tmp_path: Path
+) -> None:
+    large = scaled(source, 30.0, 30.0)
+    made = SCHEMES[scheme](large)
+    deliver(large, made, scheme, tmp_path)
+    images_NHWC, labels_N = large.dataset.val.images_NHWC, large.dataset.val.labels_N
+    plain_NK = predict(session(large.file(made.graph), 1), images_NHWC)
+    logits_NK = predict(session(tmp_path / "model.onnx", 1), images_NHWC)
+    divisor = read_json(tmp_path / "metrics.json")["temperature"]
+    assert logits_NK * divisor == pytest.approx(plain_NK, rel=1e-3, abs=1e-2)
+    assert temperature(logits_NK, labels_N) == pytest.approx(1.0, rel=0.05)
 
 
 @pytest.mark.parametrize("wrong", [1.01, 0.9])
