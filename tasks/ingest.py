@@ -42,6 +42,8 @@ def ingest(params: IngestParams, source: Path, out: Path) -> None:
     scratch = out / "rows.partial"
     samples = read_samples(params, source, scratch)
     kept_N = packing.mark_duplicates(samples.digests_N, samples.labels_N, samples.places_N)
+    if samples.groups_N is not None:
+        packing.mark_scattered(samples.places_N, samples.groups_N)
     for row in np.flatnonzero(samples.places_N < packing.UNUSABLE).tolist():
         samples.left_out.add(samples.name(row), packing.REASONS[int(samples.places_N[row])])
     _check_sizes(samples, params.min_per_class, source)
@@ -94,7 +96,7 @@ def _draw_splits(samples: Samples, params: IngestParams) -> None:
         places_N[places_N == TRAIN] = OPEN
     images = int((places_N == OPEN).sum())
     missing = {split: _fraction(asked[split], images, LEAST_SHARE[split]) for split in absent}
-    packing.draw_splits(samples.digests_N, samples.labels_N, places_N, missing, params.seed)
+    packing.draw_splits(samples.digests_N, samples.labels_N, places_N, missing, params.seed, samples.groups_N)
     samples.rules.extend(
         f"{SPLITS[split]} was not given: {fraction:g} of {'train' if len(missing) == 1 else 'all'} was drawn."
         for split, fraction in missing.items()

@@ -264,7 +264,7 @@ def test_deliverable_is_whole_when_a_candidate_passes(tmp_path: Path) -> None:
     }
     assert list(rows[0]) == [
         *("candidate", "accuracy", "drop_points", "drop_low", "drop_high", "mcnemar_p"),
-        *("val_accuracy", "val_drop_points", "val_drop_low", "val_drop_high"),
+        *("val_accuracy", "val_drop_points", "val_drop_low", "val_drop_high", "val_drop_error"),
         *("margin_points", "margin_low", "margin_high"),
         *(
             "size_bytes",

@@ -37,7 +37,11 @@ class IngestParams(Params):
     """Where the data are and how they become packed arrays."""
 
     source: str = Field(min_length=1)
-    """IDX files, or a folder CLASS/*.png, with or without train/ val/ test/ above"""
+    """IDX files, or a folder CLASS/*.png, with or without train/ val/ test/ above, or a zip or tar of one"""
+    labels: str | None = None
+    """a CSV or JSON file in the source, of file names and labels; none: metadata.csv if it is there, else folders"""
+    groups: Annotated[int, Field(ge=1)] | str | None = None
+    """what must stay in one split: 1: images of one folder, 2: of the one above; a regular expression of paths; column:NAME of the labels' table"""
     size: Literal["auto"] | Annotated[int, Field(ge=8, le=512)] = "auto"
     """side in pixels; auto: what most images have, else a square of their median"""
     channels: Literal["auto", "grey", "rgb"] = "auto"

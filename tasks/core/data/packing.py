@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from tasks.core.data.sources import OPEN, SPLITS, TRAIN
 
-UNUSABLE, CONFLICT, WITHIN, ACROSS = -2, -3, -4, -5
+UNUSABLE, CONFLICT, WITHIN, ACROSS, SCATTERED = -2, -3, -4, -5, -6
 REASONS = {
     CONFLICT: "same pixels under two labels",
     WITHIN: "duplicate in the same split",
     ACROSS: "duplicate of an image in another split",
+    SCATTERED: "of a group that stands in another split",
 }
 RULES = [
     "Images are duplicates when all pixels are equal, after decoding and resizing.",
@@ -65,29 +66,57 @@ def mark_duplicates(
     return kept_N
 
 
+def mark_scattered(places_N: npt.NDArray[np.int8], groups_N: npt.NDArray[np.int64]) -> None:
+    """Set SCATTERED in `places_N`, in place: a group keeps its images in the last of train, val, test that it has."""
+    last = np.full(groups_N.max(initial=0) + 1, OPEN, np.int8)
+    np.maximum.at(last, groups_N, places_N)
+    places_N[(places_N >= OPEN) & (places_N < last[groups_N])] = SCATTERED
+
+
 def draw_splits(
     digests_N: npt.NDArray[np.uint64],
     labels_N: npt.NDArray[np.int32],
     places_N: npt.NDArray[np.int8],
     fractions: dict[int, float],
     seed: int,
+    groups_N: npt.NDArray[np.int64] | None = None,
 ) -> None:
     """Give every OPEN row its split, in place: stratified, and the same on every machine.
 
     Args:
         fractions: of the OPEN rows, what goes to VAL and to TEST; the rest is TRAIN.
+        groups_N: rows of the same number stay together; a group counts for the class that most of it is of.
     """
     rows = np.flatnonzero(places_N == OPEN)
-    ranks = np.array([_rank(seed, int(digest)) for digest in digests_N[rows]], np.uint64)
-    rows = rows[np.lexsort((ranks, labels_N[rows]))]
-    places_N[rows] = TRAIN
-    for members in np.split(rows, np.flatnonzero(np.diff(labels_N[rows])) + 1):
+    of_row_n = np.arange(len(rows)) if groups_N is None else np.unique(groups_N[rows], return_inverse=True)[1]
+    sizes_G = np.bincount(of_row_n)
+    digests_G = np.full(len(sizes_G), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(digests_G, of_row_n, digests_N[rows])
+    ranks_G = np.array([_rank(seed, int(digest)) for digest in digests_G], np.uint64)
+    classes_G = _most_frequent(of_row_n, labels_N[rows])
+    ordered = np.lexsort((ranks_G, classes_G))
+    split_G = np.full(len(sizes_G), TRAIN, np.int8)
+    for members in np.split(ordered, np.flatnonzero(np.diff(classes_G[ordered])) + 1):
+        reached = np.cumsum(sizes_G[members])
         taken = 0
         for split, fraction in fractions.items():
-            spare = max(0, len(members) - taken - 1)  # train keeps one
-            count = min(spare, max(1, round(len(members) * fraction)))
-            places_N[members[taken : taken + count]] = split
-            taken += count
+            wanted = (reached[taken - 1] if taken else 0) + max(1, round(int(reached[-1]) * fraction))
+            nearest = int(np.abs(reached - wanted).argmin()) + 1
+            end = max(taken, min(max(nearest, taken + 1), len(members) - 1))  # train keeps one
+            split_G[members[taken:end]] = split
+            taken = end
+    places_N[rows] = split_G[of_row_n]
+
+
+def _most_frequent(groups_n: npt.NDArray[np.int64], labels_n: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """[G] the label that most rows of each group have."""
+    order = np.lexsort((labels_n, groups_n))
+    groups_n, labels_n = groups_n[order], labels_n[order]
+    starts = np.flatnonzero(np.r_[True, (np.diff(groups_n) != 0) | (np.diff(labels_n) != 0)])[: len(order)]
+    lengths = np.diff(np.r_[starts, len(order)])
+    best = np.lexsort((-lengths, groups_n[starts]))
+    _, first = np.unique(groups_n[starts][best], return_index=True)
+    return labels_n[starts][best][first]
 
 
 def _rank(seed: int, digest: int) -> int:

@@ -19,7 +19,7 @@ from tasks.core.common.errors import BadInput
 from tasks.core.common.progress import Progress
 from tasks.core.common.workers import Workers
 from tasks.core.config.params import IngestParams
-from tasks.core.data import idx, images, packing, sources
+from tasks.core.data import archives, find, groups, idx, images, packing, sources
 from tasks.core.data.images import Decoded, DecodeJob, HeaderJob, PixelsJob, Target
 
 LONGEST, SHORTEST = 224, 8  # sides in pixels that `size: auto` keeps to
@@ -43,7 +43,8 @@ class Samples:
     """One row an image that was to be decoded, whatever the source.
 
     `name(i)` is the path of row i within the source. `places_N` is as in tasks.core.data.packing: UNUSABLE
-    where decoding failed, else the split that was given, or OPEN. `rules` are those of this source.
+    where decoding failed, else the split that was given, or OPEN. `rules` are those of this source. Rows of the same
+    number in `groups_N` belong together.
     """
 
     classes: list[str]
@@ -57,6 +58,7 @@ class Samples:
     left_out: sources.LeftOut
     warnings: list[str]
     rules: list[str]
+    groups_N: npt.NDArray[np.int64] | None = None
 
     @property
     def resized(self) -> int:
@@ -92,23 +94,36 @@ class Paced:
 
 
 def read_samples(params: IngestParams, source: Path, scratch: Path) -> Samples:
-    """Read the folder `source`; rows that had to be made lie in the file `scratch` afterwards.
+    """Read `source`, a folder or an archive of one; rows that had to be made lie in the file `scratch` afterwards.
 
     Raises:
         BadInput: `source` holds no images, or those of one class only, or broken IDX files.
         StageFailed: a decoding process was killed.
         OSError: the disk is full.
     """
+    if source.is_file():
+        return _read_archive(params, source, scratch)
     if not source.is_dir():
         raise BadInput(f"{source}: no such folder; correct ingest.source, or fetch the data")
     if idx.has_idx(source):
+        if params.labels is not None or params.groups is not None:
+            raise BadInput("ingest.labels, ingest.groups: IDX files have labels of their own, and no groups")
         return _read_idx(params, source, scratch)
     return _read_folder(params, source, scratch)
 
 
+def _read_archive(params: IngestParams, source: Path, scratch: Path) -> Samples:
+    with archives.unpacked(source, scratch.with_suffix(".unpacked")) as folder:
+        try:
+            samples = read_samples(params, folder, scratch)
+        except BadInput as error:
+            raise BadInput(str(error).replace(str(folder), str(source))) from None
+    samples.rules = [*samples.rules, *archives.RULES]
+    return samples
+
+
 def _read_folder(params: IngestParams, source: Path, scratch: Path) -> Samples:
-    found = sources.find_images(source)
-    _check_classes(found.classes, source, found.left_out)
+    found, rules = find.find(params, source)
     max_pixels = int(params.max_megapixels * 1e6)
     with Workers(DECODERS) as workers:
         headers = _Headers(found, max_pixels, workers)
@@ -147,13 +162,14 @@ def _read_folder(params: IngestParams, source: Path, scratch: Path) -> Samples:
         sizes=sizes,
         left_out=found.left_out,
         warnings=found.warnings,
-        rules=[*sources.RULES, *images.RULES],
+        rules=[*rules, *images.RULES],
+        groups_N=None if found.groups is None else groups.numbered(found.groups)[readable],
     )
 
 
 def _read_idx(params: IngestParams, source: Path, scratch: Path) -> Samples:
     found = idx.open_idx(source)
-    _check_classes(found.classes, source, sources.LeftOut())
+    sources.check_classes(found.classes, source, sources.LeftOut())
     count = len(found.labels_N)
     sizes = Counter({(found.height, found.width): count})
     target = choose_target(params, sizes, grey=True)
@@ -179,14 +195,6 @@ def _read_idx(params: IngestParams, source: Path, scratch: Path) -> Samples:
         warnings=found.warnings,
         rules=idx.RULES,
     )
-
-
-def _check_classes(classes: list[str], source: Path, left_out: sources.LeftOut) -> None:
-    if not classes:
-        passed_over = f" (passed over: {left_out})" if left_out.counts else ""
-        raise BadInput(f"{source}: no image in a class folder, and no IDX files{passed_over}")
-    if len(classes) == 1:
-        raise BadInput(f"{source}: only one class, {classes[0]}, has images; two are needed at least")
 
 
 class _Headers:

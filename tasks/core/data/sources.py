@@ -27,7 +27,7 @@ OPEN = -1  # of a split: still to be drawn
 NOT_AN_IMAGE = "not an image by its extension"
 NOT_A_FILE = "not a regular file"
 LOOP = "link that loops"
-_SPLIT_NAMES = {b"train": TRAIN, b"val": VAL, b"valid": VAL, b"validation": VAL, b"test": TEST}
+SPLIT_NAMES = {b"train": TRAIN, b"val": VAL, b"valid": VAL, b"validation": VAL, b"test": TEST}
 _LISTED = 1000  # so many of what is left out are named, all are counted
 
 RULES = [
@@ -80,7 +80,7 @@ class Found:
     """The image files of a folder, in the order of their paths' bytes.
 
     A path is `root + paths[i]`. Labels index `classes`; a split is TRAIN, VAL, TEST, or OPEN where it
-    was not given.
+    was not given. `groups` names what an image belongs to, where a table says that.
     """
 
     root: bytes
@@ -90,6 +90,7 @@ class Found:
     splits_N: npt.NDArray[np.int8]
     left_out: LeftOut
     warnings: list[str]
+    groups: list[str] | None = None
 
 
 def show(name: bytes) -> str:
@@ -98,15 +99,24 @@ def show(name: bytes) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda c: repr(c.group())[1:-1], text)
 
 
+def check_classes(classes: list[str], source: Path, left_out: LeftOut) -> None:
+    """Raises BadInput when there are fewer than two."""
+    if not classes:
+        passed_over = f" (passed over: {left_out})" if left_out.counts else ""
+        raise BadInput(f"{source}: no image in a class folder, and no IDX files{passed_over}")
+    if len(classes) == 1:
+        raise BadInput(f"{source}: only one class, {classes[0]}, has images; two are needed at least")
+
+
 def find_images(folder: Path) -> Found:
     """The images under `folder`, by name alone: nothing is opened.
 
     Raises:
         BadInput: two folders are the same split, or a folder cannot be read.
     """
-    scan = _Scan(folder)
+    scan = Scan(folder)
     top = scan.listing(b"")
-    splits = _given_splits([entry.name for entry in top if entry.is_folder], folder)
+    splits = given_splits([entry.name for entry in top if entry.is_folder], folder)
     for entry in top:
         if splits is None or not entry.is_folder:
             scan.take_class(entry, entry.name, OPEN)
@@ -116,9 +126,13 @@ def find_images(folder: Path) -> Found:
     return scan.result()
 
 
-def _given_splits(folders: list[bytes], source: Path) -> dict[bytes, int] | None:
-    """Which split each folder is; None if they are classes."""
-    known = {name: _SPLIT_NAMES[name.lower()] for name in folders if name.lower() in _SPLIT_NAMES}
+def given_splits(folders: list[bytes], source: Path) -> dict[bytes, int] | None:
+    """Which split each folder is; None if they are classes.
+
+    Raises:
+        BadInput: two folders are the same split.
+    """
+    known = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
     if len(known) < len(folders) or TRAIN not in known.values():
         return None
     for split, times in Counter(known.values()).items():
@@ -137,7 +151,7 @@ class _Entry:
     refusal: str = ""
 
 
-class _Scan:
+class Scan:
     """One walk over the tree, which collects as it goes."""
 
     def __init__(self, folder: Path) -> None:
@@ -157,6 +171,21 @@ class _Scan:
             return
         self._take_images(path + b"/", self.met.setdefault(entry.name, len(self.met)), split)
 
+    def take_all(self) -> None:
+        """Take all images, at whatever depth, without a class."""
+        for entry in self.listing(b""):
+            if entry.is_folder:
+                self._take_images(entry.name + b"/", -1, OPEN)
+            elif entry.refusal:
+                self.left_out.add(show(entry.name), entry.refusal)
+            else:
+                self._take(entry.name, -1, OPEN)
+
+    def _take(self, path: bytes, label: int, split: int) -> None:
+        self.paths.append(path)
+        self.labels.append(label)
+        self.splits.append(split)
+
     def _take_images(self, top: bytes, label: int, split: int) -> None:
         waiting = [(top, iter(self.listing(top)))]  # a stack, not recursion: folders may be deep
         while waiting:
@@ -170,9 +199,7 @@ class _Scan:
                 inner = folder + entry.name + b"/"
                 waiting.append((inner, iter(self.listing(inner))))
             else:
-                self.paths.append(folder + entry.name)
-                self.labels.append(label)
-                self.splits.append(split)
+                self._take(folder + entry.name, label, split)
 
     def listing(self, folder: bytes) -> list[_Entry]:
         """What is in `folder` (which ends in a slash, or is empty), in the order of path bytes."""
@@ -234,4 +261,37 @@ class _Scan:
                 f"class folder {show(name)} holds no image and is left out"
                 for name in sorted(set(self.met) - set(ordered))
             ],
+        )
+
+    def labelled(
+        self,
+        names: list[str | None],
+        splits: array[int],
+        groups: list[str] | None,
+        spoilt: set[int],
+        reason: str,
+    ) -> Found:
+        """What was found by `take_all`, each image with the class that `names` gives it.
+
+        Args:
+            spoilt: images that are left out, and have been named.
+            reason: why an image without a class is left out.
+        """
+        kept = [i for i, name in enumerate(names) if name is not None and i not in spoilt]
+        for i in sorted({i for i, name in enumerate(names) if name is None} - spoilt):
+            self.left_out.add(show(self.paths[i]), reason)
+        paths = Paths()
+        for i in kept:
+            paths.append(self.paths[i])
+        shown = [show(str(names[i]).encode("utf-8", "surrogateescape")) for i in kept]
+        classes, labels_N = np.unique(np.array(shown, np.str_), return_inverse=True)
+        return Found(
+            root=self.root,
+            classes=classes.tolist(),
+            paths=paths,
+            labels_N=labels_N.astype(np.int32),
+            splits_N=np.frombuffer(splits, np.int8)[kept],
+            left_out=self.left_out,
+            warnings=[],
+            groups=None if groups is None else [groups[i] for i in kept],
         )

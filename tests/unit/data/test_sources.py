@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tasks.core.common.errors import BadInput
-from tasks.core.data.sources import OPEN, TEST, TRAIN, VAL, Found, _Scan, find_images
+from tasks.core.data.sources import OPEN, TEST, TRAIN, VAL, Found, Scan, find_images
 
 RNG = np.random.default_rng(0)
 RGB_HWC = RNG.integers(0, 256, (12, 12, 3), dtype=np.uint8)
@@ -135,14 +135,14 @@ def test_find_images_goes_on_when_a_folder_vanishes_while_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree(tmp_path, "a/1.png", "a/inner/2.png", "b/1.png")
-    listing = _Scan.listing
+    listing = Scan.listing
 
-    def late(scan: _Scan, folder: bytes) -> Any:
+    def late(scan: Scan, folder: bytes) -> Any:
         if folder == b"a/inner/":
             shutil.rmtree(tmp_path / "a" / "inner")
         return listing(scan, folder)
 
-    monkeypatch.setattr(_Scan, "listing", late)
+    monkeypatch.setattr(Scan, "listing", late)
     found = find_images(tmp_path)
     assert [path for path, _, _ in listed(found)] == ["a/1.png", "b/1.png"]
     assert found.left_out.listed == [{"path": "a/inner/", "reason": "folder that vanished while it was read"}]
