@@ -111,6 +111,7 @@ def _key(asked: Pipeline, *given: Any) -> str:
         asked.prune.model_dump(exclude={"ratios", "relu"}),
         asked.quantize.model_dump(exclude={"schemes"}),
         [field.name for field in fields(Design)],
+        Design({}, "", int8=False).scheme,
         *given,
     )
 

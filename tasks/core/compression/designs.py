@@ -29,7 +29,13 @@ from tasks.core.pruning.blocks import Block, find_blocks, gate_means, take_out
 from tasks.core.pruning.channels import Groups, find_groups
 from tasks.core.pruning.cutting import loss_gradients, prune_channels, score
 from tasks.core.quantization.schemes import CLASSIFIER, DEPTHWISE, RANKED_IMAGES, Made, Source, corrected
-from tasks.core.quantization.static import classifier, depthwise, layer_losses, quantize_static
+from tasks.core.quantization.static import (
+    classifier,
+    depthwise,
+    layer_losses,
+    quantize_static,
+    quantize_weights,
+)
 from tasks.core.runtime.export import export, refill
 from tasks.core.runtime.latency import Latency, compare, interleaved
 from tasks.core.runtime.session import predict, session
@@ -50,7 +56,7 @@ class Design:
         criterion: which of them, a key of pruning.CRITERIA.
         without: the blocks that leave.
         relu: whether smooth activations become ReLU.
-        int8: whether the graph is quantized.
+        int8: whether the graph computes in int8; otherwise its weights alone are stored so, which costs no time.
         float_layers: so many of those that lose most in int8 stay float, the classifier not counted.
         float_depthwise: whether depthwise convolutions stay float.
     """
@@ -67,7 +73,7 @@ class Design:
     def scheme(self) -> str:
         """The name of the scheme that comes nearest."""
         if not self.int8:
-            return "fp32"
+            return "int8_weights"
         return "int8_mixed" if self.float_layers or self.float_depthwise else "int8"
 
 
@@ -158,7 +164,7 @@ class Bench:
     def quantized(self, design: Design, source: Source) -> Made:
         """The graph of `source` in the precision of `design`."""
         if not design.int8:
-            return Made(source.graph)
+            return Made(quantize_weights(source.graph))
         reasons = dict.fromkeys(self.ranked[: design.float_layers], "among the layers that lose most in int8")
         if design.float_depthwise:
             reasons |= dict.fromkeys(depthwise(source.graph), DEPTHWISE)

@@ -168,7 +168,10 @@ def quantize_on_the_fly(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Weight-only: int8 weights, one scale a channel, that ONNX Runtime turns into float32 when it loads
-    the file. A quarter of the size; the speed of float32."""
+    the file. A quarter of the size; the speed of float32.
+
+    By Cast and Mul: a DequantizeLinear of weights is kept for each run, at several times the cost.
+    """
     model, graph = _copied(model)
     for node, weight in _weights(model):
         values = numpy_helper.to_array(weight)
@@ -180,13 +183,11 @@ def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         rounded = np.rint(values / scale.reshape(shape)).astype(np.int8)
         name = weight.name
         graph.initializer.append(numpy_helper.from_array(rounded, f"{name}_int8"))
-        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
-        inputs = [f"{name}_int8", f"{name}_scale"]
-        _replace(
-            graph,
-            weight,
-            helper.make_node("DequantizeLinear", inputs, [name], f"{name}_dequantize", axis=axis),
-        )
+        graph.initializer.append(numpy_helper.from_array(scale.reshape(shape), f"{name}_scale"))
+        steps = f"{name}_steps"
+        cast = helper.make_node("Cast", [f"{name}_int8"], [steps], f"{name}_cast", to=TensorProto.FLOAT)
+        scaled = helper.make_node("Mul", [steps, f"{name}_scale"], [name], f"{name}_scaled")
+        _replace(graph, weight, cast, scaled)
     return model
 
 
@@ -225,10 +226,11 @@ def _transposed(node: onnx.NodeProto) -> bool:
     return any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
 
 
-def _replace(graph: onnx.GraphProto, weight: onnx.TensorProto, node: onnx.NodeProto) -> None:
-    """What `node` computes takes the place of an initializer."""
+def _replace(graph: onnx.GraphProto, weight: onnx.TensorProto, *nodes: onnx.NodeProto) -> None:
+    """What `nodes` compute takes the place of an initializer."""
     graph.initializer.remove(weight)
-    graph.node.insert(0, node)
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
 
 
 def classifier(model: onnx.ModelProto) -> str:

@@ -27,14 +27,19 @@ def sparsity(model: bytes) -> float:
 def _zeros(graph: onnx.GraphProto) -> Iterator[NDArray[np.bool_]]:
     """Where the weights of each weighted node are zero."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    producers = {node.output[0]: node for node in graph.node if node.op_type in ("DequantizeLinear", "Cast")}
+    producers = {
+        node.output[0]: node for node in graph.node if node.op_type in ("DequantizeLinear", "Cast", "Mul")
+    }
     for node in graph.node:
         if node.op_type in WEIGHTED:
-            for name in node.input[:2]:
-                producer = producers.get(name)
-                weights = constants.get(producer.input[0] if producer else name)
-                if weights is not None:
-                    yield weights == (_zero_point(producer, constants, weights.ndim) if producer else 0)
+            for stored in node.input[:2]:
+                name, zero = stored, None
+                while name in producers:
+                    producer = producers[name]
+                    zero = producer if producer.op_type == "DequantizeLinear" else zero
+                    name = producer.input[0]
+                if (weights := constants.get(name)) is not None:
+                    yield weights == (_zero_point(zero, constants, weights.ndim) if zero else 0)
         elif node.op_type in INTEGER and node.input[1] in constants:
             yield constants[node.input[1]] == constants.get(node.input[3], 0)
 

@@ -3,9 +3,11 @@
 import copy
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -108,6 +110,22 @@ def test_node_report_says_that_nothing_is_int8_when_the_scheme_computes_in_float
     rows = node_report(source.graph, source.file(made[scheme].graph), scheme, {})
     assert {row["precision"] for row in rows} == {"fp32"}
     assert {row["reason"] for row in rows} == {f"{scheme} computes in floating point"}
+
+
+@pytest.mark.parametrize("scheme", ["fp16", "int8_weights"])
+def test_stored_weights_cost_no_time_when_onnx_runtime_has_loaded_them(
+    scheme: str, source: Source, made: dict[str, Made], tmp_path: Path
+) -> None:
+    operators = []
+    for name in ("fp32", scheme):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.optimized_model_filepath = str(tmp_path / f"{name}.onnx")
+        onnxruntime.InferenceSession(
+            source.file(made[name].graph), options, providers=["CPUExecutionProvider"]
+        )
+        operators.append(sorted(node.op_type for node in onnx.load(tmp_path / f"{name}.onnx").graph.node))
+    assert operators[0] == operators[1]
 
 
 def test_dynamic_scheme_computes_in_integers_when_run(source: Source, made: dict[str, Made]) -> None:
