@@ -19,7 +19,8 @@ from tasks.core.common.errors import BadInput
 from tasks.core.common.files import write_json
 from tasks.core.config.cli import main
 from tasks.core.config.params import IngestParams
-from tasks.core.data import packing
+from tasks.core.data import near, packing
+from tasks.core.data.near import Near, find_near
 from tasks.core.data.samples import RULES, Paced, Samples, read_samples
 from tasks.core.data.sources import OPEN, SPLITS, TEST, TRAIN, VAL
 
@@ -53,6 +54,7 @@ def ingest(params: IngestParams, source: Path, out: Path) -> None:
     with Paced("pack", len(samples.places_N)) as paced:
         packed = packing.write_arrays(samples.rows, samples.labels_N, samples.places_N, out, paced.step)
     scratch.unlink(missing_ok=True)
+    close = find_near(out, params.seed)
     _write_manifest(samples, out / "manifest.csv")
     shared = {"counts": counts, "channel_mean": packed.channel_mean, "channel_std": packed.channel_std}
     dataset = {
@@ -62,8 +64,8 @@ def ingest(params: IngestParams, source: Path, out: Path) -> None:
         "digest": packed.digest,
     }
     write_json(out / "dataset.json", {**dataset, **shared})
-    write_json(out / "report.json", {**_report(samples, kept_N, counts), **shared})
-    write_json(out / "metrics.json", _metrics(samples, counts))
+    write_json(out / "report.json", {**_report(samples, kept_N, counts, close), **shared})
+    write_json(out / "metrics.json", _metrics(samples, counts, close))
 
 
 def _check_sizes(samples: Samples, least: int, source: Path) -> None:
@@ -135,7 +137,7 @@ def _write_manifest(samples: Samples, path: Path) -> None:
                 writer.writerow([samples.name(row), name, label, f"{samples.digests_N[row]:016x}"])
 
 
-def _report(samples: Samples, kept_N: npt.NDArray[np.int64], counts: Counts) -> dict[str, Any]:
+def _report(samples: Samples, kept_N: npt.NDArray[np.int64], counts: Counts, close: Near) -> dict[str, Any]:
     total = sum(_totals(counts).values())
     left_out = samples.left_out
     pairs = [(int(kept_N[i]), i) for i in np.flatnonzero(kept_N >= 0)[:EXAMPLES].tolist()]
@@ -146,6 +148,12 @@ def _report(samples: Samples, kept_N: npt.NDArray[np.int64], counts: Counts) -> 
         warnings.append(f"{across} images stood in two splits; each is kept in one of them")
     if conflicting:
         warnings.append(f"{conflicting} images have the same pixels as one of another class")
+    if close.pairs:
+        warnings.append(
+            f"{close.count(TEST)} test and {close.count(VAL)} val images look like one for training (grey pixels "
+            f"correlate by {close.threshold:g} or more; with images of other classes {close.false_alarms:.2%} do), so "
+            "that their figures may be too good; ingest.groups keeps together what belongs together"
+        )
     return {
         "found": total + left_out.counts.total(),
         "kept": total,
@@ -156,12 +164,32 @@ def _report(samples: Samples, kept_N: npt.NDArray[np.int64], counts: Counts) -> 
             "across_splits": across,
             "examples": [[samples.name(kept), samples.name(spare)] for kept, spare in pairs],
         },
+        "near_duplicates": _near(samples, close),
         "conflicting_labels": conflicting,
         "modes": dict(samples.modes),
         "sizes": {f"{h}x{w}": n for (h, w), n in _most_frequent(samples.sizes)},
         "resized": samples.resized,
-        "rules": [*samples.rules, *RULES, *packing.RULES],
+        "rules": [*samples.rules, *RULES, *packing.RULES, *near.RULES],
         "warnings": warnings,
+    }
+
+
+def _near(samples: Samples, close: Near) -> dict[str, Any]:
+    rows = {split: np.flatnonzero(samples.places_N == split) for split in (TRAIN, VAL, TEST)}
+    return {
+        "test": close.count(TEST),
+        "val": close.count(VAL),
+        "looked_at": close.looked_at,
+        "correlation": close.threshold,
+        "false_alarm_rate": close.false_alarms,
+        "examples": [
+            [
+                samples.name(int(rows[TRAIN][train])),
+                samples.name(int(rows[split][row])),
+                round(correlation, 4),
+            ]
+            for split, row, train, correlation in close.pairs[:EXAMPLES]
+        ],
     }
 
 
@@ -169,13 +197,14 @@ def _most_frequent(sizes: Counter[tuple[int, int]]) -> list[tuple[tuple[int, int
     return sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:SIZES]
 
 
-def _metrics(samples: Samples, counts: Counts) -> dict[str, int]:
+def _metrics(samples: Samples, counts: Counts, close: Near) -> dict[str, int]:
     left_out = samples.left_out.counts
     return {
         **{f"{name}_images": total for name, total in _totals(counts).items()},
         "classes": len(samples.classes),
         "left_out": left_out.total(),
         "duplicates": left_out[packing.REASONS[packing.WITHIN]] + left_out[packing.REASONS[packing.ACROSS]],
+        "near_duplicates": len(close.pairs),
     }
 
 

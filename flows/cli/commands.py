@@ -51,8 +51,9 @@ def fetch(args: argparse.Namespace) -> None:
 
 
 def init(args: argparse.Namespace) -> None:
-    """`modelpress init`: name the images, and after them the project, in params.yaml."""
+    """`modelpress init`: say what the images are, and name them, and the project after them, in params.yaml."""
     from flows.cli import overrides
+    from flows.cli.found import look, source_of
 
     path = Path(os.path.normpath(args.path.absolute()))
     root = _enter()
@@ -62,14 +63,13 @@ def init(args: argparse.Namespace) -> None:
         raise BadInput(
             f"{os.fsencode(path)!r}: not UTF-8, so params.yaml cannot hold it: rename it"
         ) from None
-    if not path.is_dir():
-        raise BadInput(f"{args.path}: no such folder" if not path.exists() else f"{args.path}: not a folder")
-    if not any(path.iterdir()):
-        raise BadInput(f"{args.path}: the folder is empty")
-    source = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-    name = args.name or _FORBIDDEN.sub("-", path.name) or "images"
-    overrides.write(root, {overrides.PARAMS: overrides.with_project(root, source, name)})
-    print(f"params.yaml: ingest.source is now {source}, registry.name and report.title {name}")
+    source, labels = source_of(path)
+    within = source.relative_to(root).as_posix() if source.is_relative_to(root) else str(source)
+    name = args.name or _FORBIDDEN.sub("-", _stem(source)) or "images"
+    content = overrides.with_project(root, within, labels, name)
+    print(f"{within}:", *look(source, labels), sep="\n  ", flush=True)
+    overrides.write(root, {overrides.PARAMS: content})
+    print(f"params.yaml: ingest.source is now {within}, registry.name and report.title {name}")
     print(
         "What follows the data (architecture, augmentations, learning rate, lengths) is `auto` now: the run settles it by"
     )
@@ -77,6 +77,11 @@ def init(args: argparse.Namespace) -> None:
     print(
         "`modelpress run` does everything; `modelpress run --budget quick` shows in minutes what comes out."
     )
+
+
+def _stem(source: Path) -> str:
+    """The name of a folder, or that of an archive without its endings."""
+    return source.name if source.is_dir() else source.name.partition(".")[0]
 
 
 def run(args: argparse.Namespace) -> None:

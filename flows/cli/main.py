@@ -55,8 +55,12 @@ def _parser() -> argparse.ArgumentParser:
 
     fetch = add("fetch", commands.fetch, "obtain a public data set")
     fetch.add_argument("dataset", choices=["fashion-mnist"])
-    init = add("init", commands.init, "use your own images: a folder with a folder a class, or of IDX files")
-    init.add_argument("path", type=Path)
+    init = add("init", commands.init, "use your own images: say what they are, and set params.yaml to them")
+    init.add_argument(
+        "path", type=Path,
+        help="a folder with a folder a class, a zip or tar of one, a CSV or JSON of file names and labels beside "
+        "images, or a folder of IDX files",
+    )  # fmt: skip
     init.add_argument(
         "--name", help="of the registered model, and the report's title (default: the folder's)"
     )

@@ -73,9 +73,9 @@ def _validated(copy: Path) -> Asked:
         raise BadInput(str(error).replace(str(copy), PARAMS)) from None
 
 
-def with_project(root: Path, source: str, name: str) -> str:
-    """params.yaml with `ingest.source` set to `source`, `registry.name` and `report.title` to `name`, and `auto` for every
-    key that can follow the data; comments and all else are kept.
+def with_project(root: Path, source: str, labels: str | None, name: str) -> str:
+    """params.yaml with `ingest.source` set to `source`, `ingest.labels` to `labels`, `registry.name` and `report.title`
+    to `name`, and `auto` for every key that can follow the data; comments and all else are kept.
 
     Raises:
         BadInput: params.yaml is not valid.
@@ -94,6 +94,10 @@ def with_project(root: Path, source: str, name: str) -> str:
                     if values:
                         content[section] = content.get(section) or {}
                         content[section].update(values)
+            if labels is None:
+                content["ingest"].pop("labels", None)
+            else:
+                content["ingest"]["labels"] = labels
             content.setdefault("recipe", {}).setdefault("budget", "normal")
         _validated(copy)
         return copy.read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import socket
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from flows.cli import describe, overrides
@@ -133,14 +131,6 @@ def test_version_is_that_of_the_package_when_asked(tmp_path: Path) -> None:
     assert modelpress(tmp_path, "--version", check=True).stdout == f"modelpress {version('modelpress')}\n"
 
 
-def test_init_exits_2_when_the_path_is_not_utf8(toy: Path) -> None:
-    (folder := toy / os.fsdecode(b"caf\xe9")).mkdir()
-    (folder / "a.png").touch()
-    done = modelpress(toy, "init", os.fsdecode(b"caf\xe9"))
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "not UTF-8" in done.stderr
-
-
 def test_run_names_the_command_that_helps_when_fashion_mnist_is_missing(toy: Path) -> None:
     done = modelpress(toy, "run", "-S", "ingest.source=data/raw/fashion-mnist")
     assert done.returncode == 2
@@ -151,36 +141,6 @@ def test_command_exits_2_when_run_outside_a_checkout(tmp_path: Path) -> None:
     done = modelpress(tmp_path, "status")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "dvc.yaml" in done.stderr
-
-
-def test_init_sets_the_source_and_keeps_comments_when_given_a_folder(toy: Path) -> None:
-    (toy / "my images").mkdir()
-    (toy / "my images/a.png").touch()
-    sub = toy / "data"
-    done = modelpress(sub, "init", "../my images", check=True)
-    text = (toy / "params.yaml").read_text()
-    assert "  source: my images " in text
-    assert "# and this one\n" in text
-    assert "# A comment that must survive." in text
-    assert "modelpress run" in done.stdout
-    assert yaml.safe_load(text)["train"] == {**yaml.safe_load(text)["train"], "epochs": "auto", "lr": "auto"}
-    assert yaml.safe_load(text)["registry"]["name"] == yaml.safe_load(text)["report"]["title"] == "my images"
-
-
-@pytest.mark.parametrize(("words", "name"), [([], "v1-2 of it-s"), (["--name", "shapes"], "shapes")])
-def test_init_names_the_project_after_the_folder_or_as_told(toy: Path, words: list[str], name: str) -> None:
-    (toy / "v1.2 of it's").mkdir()
-    (toy / "v1.2 of it's/a.png").touch()
-    modelpress(toy, "init", "v1.2 of it's", *words, check=True)
-    assert yaml.safe_load((toy / "params.yaml").read_text())["registry"]["name"] == name
-
-
-def test_init_exits_2_and_changes_nothing_when_the_name_cannot_be_a_model_s(toy: Path) -> None:
-    before = (toy / "params.yaml").read_bytes()
-    done = modelpress(toy, "init", "data", "--name", "a/b")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "registry.name" in done.stderr
-    assert (toy / "params.yaml").read_bytes() == before
 
 
 def test_ui_exits_2_when_a_port_is_in_use(toy: Path) -> None:
