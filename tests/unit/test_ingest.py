@@ -159,6 +159,7 @@ def test_ingest_uses_val_when_it_is_given(tmp_path: Path, rng: np.random.Generat
         "classes": 2,
         "left_out": 0,
         "duplicates": 0,
+        "near_duplicates": 0,
     }
 
 
@@ -364,3 +365,26 @@ def test_command_ends_with_1_and_nothing_half_written_when_the_disk_is_full(
     assert done.stderr.startswith("ingest: the disk is full")
     assert done.stderr.count("\n") == 1
     assert done.stdout.splitlines()[-1] == "params.yaml"
+
+
+def test_ingest_warns_when_images_held_out_look_like_images_for_training(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    source = make(tmp_path / "set", rng, {"train/a": 30, "train/b": 30, "test/a": 10, "test/b": 10})
+    with Image.open(source / "train/b/007.png") as image:
+        image.point(lambda value: int(value * 0.9)).save(source / "test/b/copy.png")
+    report = load(run(source) / "report.json")
+    near = report["near_duplicates"]
+    assert (near["test"], near["false_alarm_rate"]) == (1, 0.0)
+    (pair,) = [pair for pair in near["examples"] if pair[1] == "test/b/copy.png"]
+    assert pair[0] == "train/b/007.png"
+    assert "1 test and 0 val images look like one for training" in " ".join(report["warnings"])
+
+
+def test_ingest_keeps_groups_whole_when_asked_to(tmp_path: Path, rng: np.random.Generator) -> None:
+    source = make(tmp_path / "set", rng, {f"{name}/{person}": 5 for name in "ab" for person in range(20)})
+    places: dict[str, set[str]] = {}
+    for row in manifest(run(source, groups=1)):
+        places.setdefault(row["path"].split("/")[1], set()).add(row["split"])
+    assert {len(splits) for splits in places.values()} == {1}
+    assert {split for splits in places.values() for split in splits} == {"train", "val", "test"}
