@@ -370,7 +370,9 @@ def test_command_ends_with_1_and_nothing_half_written_when_the_disk_is_full(
 def test_ingest_warns_when_images_held_out_look_like_images_for_training(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    source = make(tmp_path / "set", rng, {"train/a": 30, "train/b": 30, "test/a": 10, "test/b": 10})
+    source = make(
+        tmp_path / "set", rng, {f"{split}/{name}": 20 for split in ("train", "val", "test") for name in "ab"}
+    )
     with Image.open(source / "train/b/007.png") as image:
         image.point(lambda value: int(value * 0.9)).save(source / "test/b/copy.png")
     report = load(run(source) / "report.json")
