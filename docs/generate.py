@@ -24,7 +24,19 @@ default.
 DATA = """\
 # Data
 
-`modelpress init PATH` takes a folder `CLASS/*.png`, with or without `train/`, `val/` and `test/` above, or IDX files.
+`modelpress init PATH` says what it finds, and takes
+
+- a folder `CLASS/*.png`, with or without `train/`, `val/` and `test/` above;
+- a zip or tar of one, which is unpacked for as long as it is read, and never beyond its folder or the disk's room;
+- a CSV, TSV, JSON or JSON lines file of file names and labels that lies above the images, with a header or two bare
+  columns; a column `split` (train, val, test) is followed. Files are sought by path, by name, and by name without an
+  extension. A `metadata.csv` or `metadata.jsonl`, as Hugging Face's image folders have it, is found by itself;
+- a folder of IDX files.
+
+`ingest.groups` keeps together what must not be torn apart by a split, such as all images of one patient: `1` for the
+folder that an image lies in, `2` for the one above, a regular expression of paths (its first group is the name), or
+`column:NAME` of the table.
+
 Grey or RGB and the images' size are found out. Mixed sizes, palettes, transparency, 16 bits, CMYK, animations and
 rotated photographs are handled by rules that the data report states. What cannot be read is left out, counted and
 named: damaged files, links that lead nowhere or in a circle, files that vanish or may not be read.
