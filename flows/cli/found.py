@@ -87,14 +87,11 @@ def _headers(found: Found, max_pixels: int) -> list[str]:
     if good:
         sizes = Counter((header.height, header.width) for header in good)
         (height, width), times = sizes.most_common(1)[0]
-        sides = [max(size) for size in sizes]
-        what = (
-            f"{height} x {width}"
-            if len(sizes) == 1
-            else (
-                f"{min(sides)} to {max(sides)} pixels at the longer side, most often {height} x {width} ({times / len(good):.0%})"
-            )
-        )
+        what = f"{height} x {width}"
+        if len(sizes) > 1:
+            shortest, longest = (end(max(size) for size in sizes) for end in (min, max))
+            between = f"{shortest} to {longest}" if shortest < longest else f"{longest}"
+            what = f"{between} pixels at the longer side, most often {what} ({times / len(good):.0%})"
         grey = sum(header.mode in GREY_MODES for header in good) / len(good)
         colour = (
             "grey" if grey == 1 else "in colour" if grey == 0 else f"{grey:.0%} grey, the others in colour"

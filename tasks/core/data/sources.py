@@ -28,6 +28,7 @@ NOT_AN_IMAGE = "not an image by its extension"
 NOT_A_FILE = "not a regular file"
 LOOP = "link that loops"
 SPLIT_NAMES = {b"train": TRAIN, b"val": VAL, b"valid": VAL, b"validation": VAL, b"test": TEST}
+MOST_CLASSES = 1000
 _LISTED = 1000  # so many of what is left out are named, all are counted
 
 RULES = [
@@ -100,12 +101,16 @@ def show(name: bytes) -> str:
 
 
 def check_classes(classes: list[str], source: Path, left_out: LeftOut) -> None:
-    """Raises BadInput when there are fewer than two."""
+    """Raises BadInput when there are fewer than two, or too many for a table of what is confused with what."""
     if not classes:
         passed_over = f" (passed over: {left_out})" if left_out.counts else ""
         raise BadInput(f"{source}: no image in a class folder, and no IDX files{passed_over}")
     if len(classes) == 1:
         raise BadInput(f"{source}: only one class, {classes[0]}, has images; two are needed at least")
+    if len(classes) > MOST_CLASSES:
+        raise BadInput(
+            f"{source}: {len(classes):,} classes, and at most {MOST_CLASSES:,} are taken: is each image a class?"
+        )
 
 
 def find_images(folder: Path) -> Found:
@@ -261,37 +266,4 @@ class Scan:
                 f"class folder {show(name)} holds no image and is left out"
                 for name in sorted(set(self.met) - set(ordered))
             ],
-        )
-
-    def labelled(
-        self,
-        names: list[str | None],
-        splits: array[int],
-        groups: list[str] | None,
-        spoilt: set[int],
-        reason: str,
-    ) -> Found:
-        """What was found by `take_all`, each image with the class that `names` gives it.
-
-        Args:
-            spoilt: images that are left out, and have been named.
-            reason: why an image without a class is left out.
-        """
-        kept = [i for i, name in enumerate(names) if name is not None and i not in spoilt]
-        for i in sorted({i for i, name in enumerate(names) if name is None} - spoilt):
-            self.left_out.add(show(self.paths[i]), reason)
-        paths = Paths()
-        for i in kept:
-            paths.append(self.paths[i])
-        shown = [show(str(names[i]).encode("utf-8", "surrogateescape")) for i in kept]
-        classes, labels_N = np.unique(np.array(shown, np.str_), return_inverse=True)
-        return Found(
-            root=self.root,
-            classes=classes.tolist(),
-            paths=paths,
-            labels_N=labels_N.astype(np.int32),
-            splits_N=np.frombuffer(splits, np.int8)[kept],
-            left_out=self.left_out,
-            warnings=[],
-            groups=None if groups is None else [groups[i] for i in kept],
         )

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tasks.core.common.errors import BadInput
-from tasks.core.data.sources import OPEN, SPLIT_NAMES, Found, Scan, given_splits, show
+from tasks.core.data.sources import OPEN, SPLIT_NAMES, Found, Paths, Scan, given_splits, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +102,41 @@ def find_listed(folder: Path, tables: list[Path], group_column: str | None = Non
                 top = scan.paths[at].partition(b"/")[0]
                 chosen[at] = splits.get(top, OPEN) if row.split is None else row.split
     title = " and ".join(table.relative_to(folder).as_posix() for table in tables)
-    return scan.labelled(names, chosen, groups if group_column else None, spoilt, f"not listed in {title}")
+    return _labelled(scan, names, chosen, groups if group_column else None, spoilt, f"not listed in {title}")
+
+
+def _labelled(
+    scan: Scan,
+    names: list[str | None],
+    splits: array[int],
+    groups: list[str] | None,
+    spoilt: set[int],
+    reason: str,
+) -> Found:
+    """What `scan` has taken, each image with the class that `names` gives it.
+
+    Args:
+        spoilt: images that are left out, and have been named.
+        reason: why an image without a class is left out.
+    """
+    kept = [i for i, name in enumerate(names) if name is not None and i not in spoilt]
+    for i in sorted({i for i, name in enumerate(names) if name is None} - spoilt):
+        scan.left_out.add(show(scan.paths[i]), reason)
+    paths = Paths()
+    for i in kept:
+        paths.append(scan.paths[i])
+    shown = [show(str(names[i]).encode("utf-8", "surrogateescape")) for i in kept]
+    classes, labels_N = np.unique(np.array(shown, np.str_), return_inverse=True)
+    return Found(
+        root=scan.root,
+        classes=classes.tolist(),
+        paths=paths,
+        labels_N=labels_N.astype(np.int32),
+        splits_N=np.frombuffer(splits, np.int8)[kept],
+        left_out=scan.left_out,
+        warnings=[],
+        groups=None if groups is None else [groups[i] for i in kept],
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from tasks.core.data.dataset import Split
 
 SIDE = 16  # pixels, at most
 COMPONENTS = 64  # that logistic regression sees, at most
-TREES = 100
+TREES, FOREST_BYTES = 100, 1e9
 _CHUNK = 1000  # images in memory at once
 
 
@@ -40,13 +40,20 @@ def fitted(train: Split, most: int, seed: int) -> Iterator[tuple[str, Any]]:
             StandardScaler(),
             LogisticRegression(max_iter=300),
         ),
-        "random forest": RandomForestClassifier(TREES, n_jobs=-1, random_state=seed),
+        "random forest": RandomForestClassifier(
+            _trees(len(rows), len(np.unique(labels_N))), n_jobs=-1, random_state=seed
+        ),
     }
     with threadpool_limits(1), warnings.catch_warnings():  # sums depend on how many threads share them
         # That it has not converged, or that a pixel is the same everywhere, makes no baseline useless.
         warnings.filterwarnings("ignore", module="sklearn")
         for name, classifier in classifiers.items():
             yield name, classifier.fit(x_ND, labels_N)
+
+
+def _trees(images: int, classes: int) -> int:
+    """TREES, or as many as fit into FOREST_BYTES: each node of each tree holds a number a class."""
+    return min(TREES, max(1, int(FOREST_BYTES / (2 * images * classes * 8))))
 
 
 def reduced(images_NHWC: NDArray[np.uint8], rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tasks.core.common.errors import BadInput
-from tasks.core.data.sources import OPEN, TEST, TRAIN, VAL, Found, Scan, find_images
+from tasks.core.data.sources import OPEN, TEST, TRAIN, VAL, Found, Scan, check_classes, find_images
 
 RNG = np.random.default_rng(0)
 RGB_HWC = RNG.integers(0, 256, (12, 12, 3), dtype=np.uint8)
@@ -156,3 +156,11 @@ def test_find_images_keeps_names_when_they_hold_unicode_blanks_and_foreign_bytes
     found = find_images(tmp_path)
     assert found.classes == [r"caf\xe9", "grüne Äpfel", "星"]
     assert found.paths[0] == b"caf\xe9/\xff.png"
+
+
+def test_folder_is_refused_when_every_image_seems_to_be_a_class(tmp_path: Path) -> None:
+    left_out = find_images(tree(tmp_path, "a/1.png", "b/1.png")).left_out
+    with pytest.raises(
+        BadInput, match=r"1,001 classes, and at most 1,000 are taken: is each image a class\?"
+    ):
+        check_classes([str(number) for number in range(1001)], tmp_path, left_out)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tasks.core.data.dataset import Split
-from tasks.core.evaluation.baselines import SIDE, fitted, reduced
+from tasks.core.evaluation.baselines import SIDE, _trees, fitted, reduced
 
 
 def bright_quarters(count: int, seed: int, side: int = 40, channels: int = 3) -> Split:
@@ -75,3 +75,10 @@ def test_pixels_are_as_they_are_when_the_image_is_small_or_not_a_multiple() -> N
     assert (reduced(small_NHWC) * 255).round().astype(int).tolist() == small_NHWC.reshape(2, -1).tolist()
     uneven_NHWC = np.full((1, 37, 17, 1), 51, np.uint8)
     assert reduced(uneven_NHWC) == pytest.approx(np.full((1, SIDE * SIDE), 0.2))
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "trees"), [(10_000, 10, 100), (3_000, 200, 100), (10_000, 1_000, 6)]
+)
+def test_forest_has_fewer_trees_when_classes_are_many(images: int, classes: int, trees: int) -> None:
+    assert _trees(images, classes) == trees
