@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import tarfile
@@ -22,6 +23,7 @@ _DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
+    lzma.LZMAError,
     EOFError,
     OSError,
     NotImplementedError,
@@ -74,10 +76,20 @@ def _members(archive: Path) -> Iterator[tuple[str, int, Iterator[bytes]]]:
                     if content is None:
                         raise BadInput(f"{archive}: {member.name} is no regular file")
                     yield member.name, member.size, _blocks(content.read, archive)
+                _check_end(tarred, archive)
         else:
             raise BadInput(f"{archive}: neither a folder nor a zip or tar of one")
     except _DAMAGED as error:
         raise _damaged(archive, error) from None
+
+
+def _check_end(tarred: tarfile.TarFile, archive: Path) -> None:
+    """A damaged header ends a tar as if nothing came behind it; and only the end of a compressed one tells whether
+    all of it was whole."""
+    assert tarred.fileobj is not None
+    tarred.fileobj.seek(tarred.offset)
+    if any(any(block) for block in _blocks(tarred.fileobj.read, archive)):
+        raise tarfile.ReadError("a header within it is damaged")
 
 
 def _blocks(read: Callable[[int], bytes], archive: Path) -> Iterator[bytes]:
