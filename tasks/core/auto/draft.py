@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tasks.core.auto.budget import DENSE, Cost, length
+from tasks.core.auto.networks import PRETRAINED, RANDOM
 from tasks.core.auto.trials import Outcome, Setting, Trials
 from tasks.core.common.progress import Progress
 from tasks.core.config.params import AugmentParams, TrainParams
@@ -83,7 +84,10 @@ class Draft:
         return DENSE[self.budget]
 
     def setting(
-        self, train: Mapping[str, Any] | None = None, augment: Mapping[str, Any] | None = None
+        self,
+        train: Mapping[str, Any] | None = None,
+        augment: Mapping[str, Any] | None = None,
+        weights: str | None = None,
     ) -> Setting:
         """As it is now, with these changes, and with the length that the budget pays for."""
         params = parse(TrainParams, {**self.sections.get("train", {}), **(train or {})}, "train")
@@ -91,7 +95,8 @@ class Draft:
         if self.is_auto("train.epochs"):
             epochs = length(self.work, self.trials.cost(params), self.images).epochs
             params = params.model_copy(update={"epochs": epochs})
-        return Setting(params, augmented)
+        weights = weights or self.sections.get("start", {}).get("weights", RANDOM)
+        return Setting(params, augmented, weights == PRETRAINED)
 
     def cost(self, setting: Setting) -> Cost:
         """Of its network."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.core.auto.budget import SMALLEST_BATCH, Cost
+from tasks.core.models.architectures import PACKAGED, packaged
 
+RANDOM, PRETRAINED = "random", "pretrained"  # values of start.weights
 LEAST_STEPS = 500
 SMALLEST = 24  # pixels of the shorter side
 TORCHVISIONS = 48  # pixels: on smaller images torchvision's networks have hardly a map left to look at
@@ -14,10 +16,12 @@ TORCHVISIONS = 48  # pixels: on smaller images torchvision's networks have hardl
 
 @dataclass(frozen=True)
 class Network:
-    """`width` is None where the network has the one that its authors gave it."""
+    """`width` is None where the network has the one that its authors gave it; `weights` are those that it starts from,
+    as start.weights has them."""
 
     arch: str
     width: int | None = None
+    weights: str = RANDOM
 
     @property
     def values(self) -> dict[str, Any]:
@@ -25,16 +29,30 @@ class Network:
         return {"arch": self.arch} | ({"width": self.width} if self.width else {})
 
     def __str__(self) -> str:
-        return self.arch + (f" of width {self.width}" if self.width else "")
+        width = f" of width {self.width}" if self.width else ""
+        return self.arch + width + (f", {self.weights}" if self.weights != RANDOM else "")
 
 
 OWN = [Network(arch, width) for width in (16, 32, 64) for arch in ("convnet_small", "resnet_small")]
 EFFICIENT = [Network("mobilenet_v3_small"), Network("efficientnet_b0")]
 
 
-def portfolio(side: int) -> list[Network]:
-    """Those that suit images whose shorter side has so many pixels."""
-    return OWN + (EFFICIENT if side >= TORCHVISIONS else [])
+def portfolio(side: int, channels: int, weights: str | None) -> list[Network]:
+    """Those that suit images whose shorter side has so many pixels.
+
+    Args:
+        channels: of the images. Photographs, of which weights from ImageNet know something, have three.
+        weights: what networks start from; None: random ones, and those that an installed package brings along.
+    """
+    efficient = EFFICIENT if side >= TORCHVISIONS else []
+    if weights == PRETRAINED:
+        return [replace(network, weights=PRETRAINED) for network in [*efficient, *_packaged()]]
+    learned = _packaged() if weights is None and channels == 3 and side >= TORCHVISIONS else []
+    return [*OWN, *efficient, *learned]
+
+
+def _packaged() -> list[Network]:
+    return [Network(arch, weights=PRETRAINED) for arch in PACKAGED if packaged(arch)]
 
 
 def downscales(image_shape: tuple[int, int, int]) -> list[int]:

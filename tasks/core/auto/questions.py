@@ -11,8 +11,8 @@ from typing import Any
 
 from tasks.core.auto.augmentations import OFF, Candidate, candidates
 from tasks.core.auto.draft import Draft
-from tasks.core.auto.networks import OWN, Network, affordable, downscales, portfolio
-from tasks.core.auto.trials import Outcome
+from tasks.core.auto.networks import OWN, RANDOM, Network, affordable, downscales, portfolio
+from tasks.core.auto.trials import Outcome, Setting
 
 # Shares of the work of the dense training: a trial of each side; of each network, and twice as much for the best; of
 # everything else.
@@ -38,6 +38,7 @@ def begin(draft: Draft) -> None:
         draft.choose(f"train.{key}", value, "AdamW and one cycle learn in few steps, whatever the data")
     draft.choose("train.lr", LR, "what trials start from")
     draft.choose("train.downscale", 1, "the images as they are")
+    draft.choose("start.weights", RANDOM, "what trials start from")
     for key, value in OFF.items():
         draft.choose(f"augment.{key}", value, "off: not tried")
 
@@ -81,7 +82,9 @@ def choose_downscale(draft: Draft) -> None:
         sides = {f: " x ".join(str(pixels // f) for pixels in height_width) for f in factors}
         smallest = _smallest(draft)
         tried = {
-            f: draft.trial(question, sides[f], draft.setting({**smallest, "downscale": f}), SIDE)
+            f: draft.trial(
+                question, sides[f], draft.setting({**smallest, "downscale": f}, weights=RANDOM), SIDE
+            )
             for f in factors
         }
         best = min(tried, key=lambda f: tried[f].loss)
@@ -103,8 +106,19 @@ def open_networks(draft: Draft) -> list[Network]:
     if not draft.is_auto("train.arch"):
         return []
     width = None if draft.is_auto("train.width") else draft.sections["train"].get("width")
-    suitable = [n for n in portfolio(_side(draft)) if width is None or n.width in (width, None)]
+    suitable = [n for n in _portfolio(draft) if width is None or n.width in (width, None)]
     return [n for n in suitable if _affordable(draft, n.values)] or suitable[:1]
+
+
+def _portfolio(draft: Draft) -> list[Network]:
+    weights = (
+        None if draft.is_auto("start.weights") else draft.sections.get("start", {}).get("weights", RANDOM)
+    )
+    return portfolio(_side(draft), draft.shape[2], weights)
+
+
+def _of(draft: Draft, network: Network) -> Setting:
+    return draft.setting(network.values, weights=network.weights)
 
 
 def choose_network(draft: Draft) -> None:
@@ -113,11 +127,11 @@ def choose_network(draft: Draft) -> None:
     networks = open_networks(draft)
     if not networks:
         return
-    for network in portfolio(_side(draft)):
+    for network in _portfolio(draft):
         if network not in networks and not _affordable(draft, network.values):
             draft.notes.append(f"{network} was not tried: the budget pays for too few steps")
     question = "network"
-    tried = {n: draft.trial(question, str(n), draft.setting(n.values), NETWORK) for n in networks}
+    tried = {n: draft.trial(question, str(n), _of(draft, n), NETWORK) for n in networks}
     share = NETWORK
     while all(o.accuracy <= draft.trials.chance for o in tried.values()) and 2 * share <= LONGEST:
         share *= 2
@@ -125,13 +139,13 @@ def choose_network(draft: Draft) -> None:
         draft.progress.expect(draft.progress.total + len(networks))
         draft.notes.append(f"no network knew anything after {share / 2:g} of the budget: trials got longer")
         question = f"network, {share:g} of the budget"
-        tried = {n: draft.trial(question, str(n), draft.setting(n.values), share) for n in networks}
+        tried = {n: draft.trial(question, str(n), _of(draft, n), share) for n in networks}
     best = sorted(tried, key=lambda network: tried[network].loss)[:BEST]
     best = [network for network in best if tried[network].accuracy > draft.trials.chance] or best[:1]
     if len(best) > 1:
         question = "network, longer"
-        tried |= {n: draft.trial(question, str(n), draft.setting(n.values), 2 * share) for n in best}
-    macs = {network: draft.cost(draft.setting(network.values)).macs for network in best}
+        tried |= {n: draft.trial(question, str(n), _of(draft, n), 2 * share) for n in best}
+    macs = {network: draft.cost(_of(draft, network)).macs for network in best}
     chosen = min(best, key=lambda network: tried[network].loss)
     for network in best:
         gain, error = tried[chosen].gain_on(tried[network])
@@ -140,6 +154,7 @@ def choose_network(draft: Draft) -> None:
     draft.mark(question, str(chosen))
     reason = f"{tried[chosen].accuracy:.1%} in a trial, the best of {len(tried)} networks"
     draft.choose("train.arch", chosen.arch, reason)
+    draft.choose("start.weights", chosen.weights, reason)
     draft.choose("train.width", chosen.width or 32, reason if chosen.width else f"{chosen.arch} has its own")
     _warn_of_chance(draft, tried[chosen])
 

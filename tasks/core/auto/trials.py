@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tasks.core.augmentation.batch import BatchAugment
 from tasks.core.augmentation.policy import resolve_policy
@@ -27,7 +29,8 @@ from tasks.core.config.params import AugmentParams, TrainParams
 from tasks.core.data.dataset import Dataset, Split
 from tasks.core.distributed.world import World, thread_count
 from tasks.core.evaluation.calibration import cross_entropy, temperature
-from tasks.core.models.architectures import build
+from tasks.core.models.architectures import build, published
+from tasks.core.models.transfer import take_over
 from tasks.core.training.loop import epochs, predict
 from tasks.core.training.recipes import recipe_of, spec_of
 
@@ -43,6 +46,7 @@ class Setting:
 
     train: TrainParams
     augment: AugmentParams
+    pretrained: bool = False  # start from what is published for the network
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,13 @@ class Trials:
 
     def run(self, setting: Setting, work: float) -> Outcome:
         """Train for `work`, and predict the images that were held out."""
-        about = (setting.train.model_dump(), setting.augment.model_dump(), work, self._seed)
+        about = (
+            setting.train.model_dump(),
+            setting.augment.model_dump(),
+            setting.pretrained,
+            work,
+            self._seed,
+        )
         path = self._journal / f"{fingerprint(*about, torch.__version__, thread_count())}.json"
         if path.exists():
             return Outcome.from_json(read_json(path))
@@ -126,7 +136,8 @@ class Trials:
         logits, labels = [], []
         for learned, held_out in self._folds:
             try:
-                logits.append(self._trained(params, augment, _part(learned, images, self._seed), held_out))
+                part = _part(learned, images, self._seed)
+                logits.append(self._trained(params, setting.pretrained, augment, part, held_out))
             except StageFailed:
                 nothing = np.full(self.judged_by, np.inf)
                 return Outcome(0.0, nothing, length, images)
@@ -134,16 +145,23 @@ class Trials:
         return _outcome(np.concatenate(logits), np.concatenate(labels), length, images)
 
     def _trained(
-        self, params: TrainParams, augment: BatchAugment, train: Split, held_out: Split
+        self, params: TrainParams, pretrained: bool, augment: BatchAugment, train: Split, held_out: Split
     ) -> NDArray[np.float32]:
         torch.manual_seed(params.seed)
         model = build(spec_of(params, self._dataset))
+        if pretrained:
+            take_over(model, _published(params.arch))
         few = replace(held_out, images_NHWC=held_out.images_NHWC[:1], labels_N=held_out.labels_N[:1])
         rows = epochs(model, recipe_of(params), train, few, augment, len(self._dataset.classes), self._world)
         for _ in rows:
             pass
         logits_NK: NDArray[np.float32] = predict(model, held_out, augment.mean, augment.std).numpy()
         return logits_NK
+
+
+@cache
+def _published(arch: str) -> dict[str, Tensor]:
+    return published(arch)
 
 
 def _outcome(

@@ -111,7 +111,7 @@ class AugmentParams(Params):
 class StartParams(Params):
     """What training starts from."""
 
-    weights: str = Field(default="random", min_length=1)
+    weights: Annotated[str, Field(min_length=1), AUTO] = "random"
     """random; pretrained: published for train.arch; a .safetensors file, a folder with one; models:/NAME@champion"""
     trials: str | None = Field(default=None, min_length=1)
     """trials.csv of an earlier search (data/tune/trials.csv of its run), from which tune's sampler learns; none: none"""

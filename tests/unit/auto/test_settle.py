@@ -38,7 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(budget.DENSE, "quick", 1.5e11)
     monkeypatch.setattr(networks, "LEAST_STEPS", 50)
     two = [Network("convnet_small", 16), Network("resnet_small", 16)]
-    monkeypatch.setattr(questions, "portfolio", lambda _: two)
+    monkeypatch.setattr(questions, "portfolio", lambda *_: two)
 
 
 def asked(folder: Path, **by_hand: dict[str, Any]) -> Path:

@@ -3,13 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
 from torch import nn
 
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import StartParams
-from tasks.core.models.architectures import build
+from tasks.core.models.architectures import _renamed, build, published
 from tasks.core.models.depth import depth_units, learning_units
 from tasks.core.models.saved import save_model
 from tasks.core.models.spec import Spec
@@ -167,3 +170,23 @@ def test_layers_learn_slower_the_nearer_they_are_to_the_input_when_rates_decay_b
     assert by_name["head.weight"] == 1.0
     assert by_name["stem.0.weight"] == 0.5 ** (len(depth_units(model)) - 1)
     assert by_name["stem.0.weight"] < by_name["blocks.0.conv1.weight"] < by_name["blocks.2.conv1.weight"]
+
+
+@pytest.mark.parametrize(("photo", "name"), [("china.jpg", 698), ("flower.jpg", 985)])
+def test_weights_of_the_package_know_a_photograph_when_a_network_takes_them_over(
+    photo: str, name: int
+) -> None:
+    """A palace and a daisy, by ImageNet's numbers."""
+    shape = (224, 224, 3)
+    network = build(Spec("timm/efficientnet_lite0", 32, 0.0, shape, 1000)).eval()
+    assert take_over(network, published("timm/efficientnet_lite0")).left == []
+    pixels_HWC = load_sample_image(photo)
+    image = Image.fromarray(pixels_HWC[:, 107:534]).resize(shape[:2], Image.Resampling.BICUBIC)
+    x_NCHW = torch.tensor((np.asarray(image, np.float32) - 127) / 128).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        assert name in network(x_NCHW)[0].topk(5).indices.tolist()
+
+
+def test_package_is_refused_when_its_weights_are_of_another_network() -> None:
+    with pytest.raises(BadInput, match="not the weights of Linear that were expected"):
+        _renamed({"weight": torch.zeros(3, 3), "bias": torch.zeros(3)}, nn.Linear(3, 4), Path("x.pth"))
