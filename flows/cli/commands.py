@@ -54,6 +54,7 @@ def init(args: argparse.Namespace) -> None:
     """`modelpress init`: say what the images are, and name them, and the project after them, in params.yaml."""
     from flows.cli import overrides
     from flows.cli.found import look, source_of
+    from flows.cli.pace import sentence
 
     path = Path(os.path.normpath(args.path.absolute()))
     root = _enter()
@@ -74,9 +75,7 @@ def init(args: argparse.Namespace) -> None:
         "What follows the data (architecture, augmentations, learning rate, lengths) is `auto` now: the run settles it by"
     )
     print("short trials. A value that you set by hand stays; `modelpress params` lists all of them.")
-    print(
-        "`modelpress run` does everything; `modelpress run --budget quick` shows in minutes what comes out."
-    )
+    print(sentence())
 
 
 def _stem(source: Path) -> str:
