@@ -166,6 +166,7 @@ class Scan:
         self.labels = array("i")
         self.splits = array("b")
         self.left_out = LeftOut()
+        self._but: frozenset[bytes] = frozenset()
         self.met: dict[bytes, int] = {}  # class folders -> label, as they are met
 
     def take_class(self, entry: _Entry, path: bytes, split: int) -> None:
@@ -176,15 +177,20 @@ class Scan:
             return
         self._take_images(path + b"/", self.met.setdefault(entry.name, len(self.met)), split)
 
-    def take_all(self) -> None:
-        """Take all images, at whatever depth, without a class."""
+    def take_all(self, but: frozenset[bytes]) -> None:
+        """Take all images, at whatever depth, without a class; of the paths in `but` nothing is said."""
+        self._but = but
         for entry in self.listing(b""):
             if entry.is_folder:
                 self._take_images(entry.name + b"/", -1, OPEN)
             elif entry.refusal:
-                self.left_out.add(show(entry.name), entry.refusal)
+                self._leave(entry.name, entry.refusal)
             else:
                 self._take(entry.name, -1, OPEN)
+
+    def _leave(self, path: bytes, reason: str) -> None:
+        if path not in self._but:
+            self.left_out.add(show(path), reason)
 
     def _take(self, path: bytes, label: int, split: int) -> None:
         self.paths.append(path)
@@ -199,7 +205,7 @@ class Scan:
             if entry is None:
                 waiting.pop()
             elif entry.refusal:
-                self.left_out.add(show(folder + entry.name), entry.refusal)
+                self._leave(folder + entry.name, entry.refusal)
             elif entry.is_folder:
                 inner = folder + entry.name + b"/"
                 waiting.append((inner, iter(self.listing(inner))))

@@ -79,7 +79,7 @@ def find_listed(folder: Path, tables: list[Path], group_column: str | None = Non
     """
     scan = Scan(folder)
     splits = given_splits([entry.name for entry in scan.listing(b"") if entry.is_folder], folder) or {}
-    scan.take_all()
+    scan.take_all(frozenset(os.fsencode(table.relative_to(folder)) for table in tables))
     index = _Index([scan.paths[i] for i in range(len(scan.paths))])
     names: list[str | None] = [None] * len(scan.paths)
     chosen = array("b", [OPEN]) * len(scan.paths)
