@@ -97,19 +97,22 @@ def _likeliest(
     train: Path,
     train_labels_N: npt.NDArray[np.int64],
 ) -> tuple[Nearest, Nearest]:
-    """The image for training that each image held out correlates with most, of its class and of the others."""
+    """The image for training that each image held out correlates with most, of its class and of the others, where that
+    is LIKELY at least."""
     found = [(np.zeros(len(held_nX), np.int64), np.full(len(held_nX), -1.0, np.float32)) for _ in range(2)]
     step = max(1, _BLOCK // len(held_nX))
     for start in range(0, len(train_labels_N), step):
         rows = np.arange(start, min(start + step, len(train_labels_N)))
         correlation_nN = held_nX @ _described(train, rows, COARSE).T
-        same_nN = labels_n[:, None] == train_labels_N[rows]
-        for (nearest_n, best_n), wanted_nN in zip(found, (same_nN, ~same_nN), strict=True):
-            masked_nN = np.where(wanted_nN, correlation_nN, np.float32(-1.0))
-            at_n = masked_nN.argmax(1)
-            value_n = masked_nN[np.arange(len(at_n)), at_n]
-            better = value_n > best_n
-            nearest_n[better], best_n[better] = rows[at_n[better]], value_n[better]
+        held, near = np.nonzero(correlation_nN >= LIKELY)  # few, of very many
+        value, near = correlation_nN[held, near], rows[near]
+        same = labels_n[held] == train_labels_N[near]
+        for (nearest_n, best_n), wanted in zip(found, (same, ~same), strict=True):
+            better = np.flatnonzero(wanted & (value > best_n[held]))
+            better = better[
+                np.argsort(value[better], kind="stable")
+            ]  # of one image's the last, the nearest, stays
+            nearest_n[held[better]], best_n[held[better]] = near[better], value[better]
     return found[0], found[1]
 
 
