@@ -70,7 +70,7 @@ def test_help_is_quick_when_nothing_heavy_is_imported() -> None:
         (["run", "-S", "other.yaml:a=1"], "other.yaml"),
         (["run", "-S", "ingest.source=data/none"], "data/none"),
         (["init", "no/such/folder"], "no/such/folder"),
-        (["init", "params.yaml"], "not a folder"),
+        (["init", "params.yaml"], "neither a folder nor a zip or tar"),
         (["predict", "none.onnx", "params.yaml"], "none.onnx"),
     ],
 )
