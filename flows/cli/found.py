@@ -49,10 +49,7 @@ def look(source: Path, labels: str | None) -> list[str]:
             tempfile.TemporaryDirectory() as scratch,
             archives.unpacked(source, Path(scratch) / "in") as folder,
         ):
-            try:
-                return look(folder, labels)
-            except BadInput as error:
-                raise BadInput(str(error).replace(str(folder), str(source))) from None
+            return look(folder, labels)
     if idx.has_idx(source):
         packed = idx.open_idx(source)
         counted = _counted(packed.classes, packed.labels_N)

@@ -42,6 +42,7 @@ def unpacked(archive: Path, scratch: Path) -> Iterator[Path]:
 
     Raises:
         BadInput: it is no zip or tar, damaged, encrypted, or larger than the disk has room for; or a member leaves it.
+            One that the block raises names the archive in place of the folder.
         OSError: the disk is full.
     """
     shutil.rmtree(scratch, ignore_errors=True)
@@ -53,7 +54,11 @@ def unpacked(archive: Path, scratch: Path) -> Iterator[Path]:
             if room < 0:
                 raise BadInput(f"{archive}: unpacked it is larger than the disk has room for")
             _write(scratch / _inside(name, archive), content)
-        yield _top(scratch)
+        folder = _top(scratch)
+        try:
+            yield folder
+        except BadInput as error:
+            raise BadInput(str(error).replace(str(folder), str(archive))) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -78,10 +78,8 @@ def find_near(folder: Path, seed: int) -> Near:
             one, other = (_described(file, np.array([at]), FINE)[0] for file, at in pair)
             fine_n[i] = float(one @ other)
         correlations.append(fine_n)
-    threshold = THRESHOLDS[-1]
-    for candidate in reversed(THRESHOLDS):
-        if (correlations[1] >= candidate).mean() <= FALSE_ALARMS:
-            threshold = candidate
+    quiet = (t for t in THRESHOLDS if (correlations[1] >= t).mean() <= FALSE_ALARMS)
+    threshold = next(quiet, THRESHOLDS[-1])
     near = np.flatnonzero(correlations[0] >= threshold)
     near = near[np.argsort(-correlations[0][near], kind="stable")]
     pairs = [(*held[i], int(of_class[0][i]), float(correlations[0][i])) for i in near.tolist()]

@@ -114,10 +114,7 @@ def read_samples(params: IngestParams, source: Path, scratch: Path) -> Samples:
 
 def _read_archive(params: IngestParams, source: Path, scratch: Path) -> Samples:
     with archives.unpacked(source, scratch.with_suffix(".unpacked")) as folder:
-        try:
-            samples = read_samples(params, folder, scratch)
-        except BadInput as error:
-            raise BadInput(str(error).replace(str(folder), str(source))) from None
+        samples = read_samples(params, folder, scratch)
     samples.rules = [*samples.rules, *archives.RULES]
     return samples
 
