@@ -6,6 +6,8 @@ The stage changes no image: training applies the policy to whole batches, on its
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tasks.core.augmentation.batch import BatchAugment, pixel_scale
 from tasks.core.augmentation.policy import resolve_policy
-from tasks.core.common.files import write_json
+from tasks.core.common.files import read_json, write_json
 from tasks.core.config.cli import main
 from tasks.core.config.params import AugmentParams
 from tasks.core.data.dataset import Split, open_dataset
@@ -24,25 +26,33 @@ from tasks.core.data.dataset import Split, open_dataset
 COLUMNS = 8
 TILE = 112  # pixels, about the longer side of a picture on the sheet
 GAP, LINE = 6, 17
-LABEL_WIDTH = 140
+LABEL_WIDTH, LABEL_LETTERS = 140, 16
 INK, FAINT, PAPER = "#1b1b1b", "#6b6b6b", "#ffffff"
 
+Refused = tuple[str, str, dict[str, Any]]  # name, what it gave, its policy
 Row = tuple[str, list[str], npt.NDArray[np.uint8]]  # label, notes, images_NHWC
 
 
-def augment(params: AugmentParams, data: Path, out: Path) -> None:
+def augment(params: AugmentParams, data: Path, tried: Path, out: Path) -> None:
     """Write policy.json, contact_sheet.png and metrics.json.
 
     Args:
         data: the ingested data set.
+        tried: augmentations.json of recipe: those that did not help are shown, too.
 
     Raises:
         BadInput: a range does not fit the images.
     """
     dataset = open_dataset(data)
-    policy = resolve_policy(params, dataset.image_shape, dataset.channel_mean, dataset.channel_std)
+    about = (dataset.image_shape, dataset.channel_mean, dataset.channel_std)
+    policy = resolve_policy(params, *about)
     write_json(out / "policy.json", policy)
-    contact_sheet(policy, dataset.train).save(out / "contact_sheet.png", optimize=True)
+    refused: list[Refused] = [
+        (row["name"], row["gave"], resolve_policy(AugmentParams(**row["values"]), *about))
+        for row in read_json(tried)
+        if not row["used"]
+    ]
+    contact_sheet(policy, dataset.train, refused).save(out / "contact_sheet.png", optimize=True)
     write_json(
         out / "metrics.json", {"operations": len(policy["operations"]), "left_out": len(policy["left_out"])}
     )
@@ -51,8 +61,9 @@ def augment(params: AugmentParams, data: Path, out: Path) -> None:
 # ---- the contact sheet
 
 
-def contact_sheet(policy: dict[str, Any], train: Split) -> Image.Image:
-    """Eight images as they are, then under each operation alone, then under all together."""
+def contact_sheet(policy: dict[str, Any], train: Split, refused: Sequence[Refused] = ()) -> Image.Image:
+    """Eight images as they are, then under each operation alone, then under all together; at last under each of what
+    was tried, and did not help."""
     images_NHWC, labels_N = _examples(train)
     operations = policy["operations"]
     rows: list[Row] = [("original", [], images_NHWC)]
@@ -61,6 +72,9 @@ def contact_sheet(policy: dict[str, Any], train: Split) -> Image.Image:
         rows.append((name.replace("_", " "), _words(ranges), _augmented(alone, images_NHWC, labels_N)))
     if len(operations) > 1:
         rows.append(("all together", [], _augmented(policy, images_NHWC, labels_N)))
+    for name, gave, alone in refused:
+        notes = ["tried, not used:", *gave.split(maxsplit=1)]
+        rows.append((name, notes, _augmented(alone, images_NHWC, labels_N)))
     return _draw(rows)
 
 
@@ -102,10 +116,11 @@ def _draw(rows: list[Row]) -> Image.Image:
     resample = Image.Resampling.NEAREST if size[0] >= width else Image.Resampling.BOX
     for i, (label, notes, images_NHWC) in enumerate(rows):
         top = GAP + i * pitch_y
-        first = top + size[1] // 2 - len(notes) * LINE // 2
-        draw.text((2 * GAP, first), label, INK, large, anchor="lm")
-        for line, note in enumerate(notes, 1):
-            draw.text((2 * GAP, first + line * LINE), note, FAINT, small, anchor="lm")
+        lines = [(line, INK, large) for line in textwrap.wrap(label, LABEL_LETTERS)]
+        lines += [(note, FAINT, small) for note in notes]
+        first = top + (size[1] - (len(lines) - 1) * LINE) // 2
+        for line, (text, ink, font) in enumerate(lines):
+            draw.text((2 * GAP, first + line * LINE), text, ink, font, anchor="lm")
         for j, image_HWC in enumerate(images_NHWC):
             picture = Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC)
             sheet.paste(picture.resize(size, resample), (LABEL_WIDTH + j * pitch_x, top))

@@ -36,7 +36,7 @@ COLUMNS = (
 
 
 def recipe(params: RecipeParams, data: Path, settings: Path, journal: Path, out: Path) -> None:
-    """Write params.yaml, in which nothing is `auto`, choices.json, trials.csv and metrics.json.
+    """Write params.yaml, in which nothing is `auto`, choices.json, trials.csv, augmentations.json and metrics.json.
 
     Args:
         data: the ingested data set.
@@ -50,6 +50,7 @@ def recipe(params: RecipeParams, data: Path, settings: Path, journal: Path, out:
     sections: dict[str, Any] = asked.values
     choices: list[dict[str, Any]] = []
     tried: list[dict[str, Any]] = []
+    augmentations: list[dict[str, Any]] = []
     notes: list[str] = []
     if asked.auto:
         from tasks.core.auto.settle import settle
@@ -61,11 +62,13 @@ def recipe(params: RecipeParams, data: Path, settings: Path, journal: Path, out:
         sections, notes = draft.sections, draft.notes
         choices = [asdict(draft.choices[key]) for key in sorted(draft.choices)]
         tried = [asdict(trial) for trial in draft.tried]
+        augmentations = [asdict(augmentation) for augmentation in draft.augmentations]
     else:
         print("recipe: nothing is auto: every value of params.yaml stands")
     sections = {name: values for name, values in sections.items() if name not in UNREAD}
     write_text(out / "params.yaml", yaml.safe_dump(sections, sort_keys=False, allow_unicode=True))
     write_json(out / "choices.json", {"budget": params.budget, "choices": choices, "notes": notes})
+    write_json(out / "augmentations.json", augmentations)
     with (out / "trials.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

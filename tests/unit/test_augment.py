@@ -1,6 +1,7 @@
 """The policy holds what suits the data, and the sheet shows it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,15 @@ def dataset(folder: Path, shape: tuple[int, int, int], n: int = 30) -> Path:
     return folder
 
 
-def run(tmp_path: Path, shape: tuple[int, int, int], name: str = "out", **values: Any) -> Path:
+def run(
+    tmp_path: Path, shape: tuple[int, int, int], name: str = "out", tried: Sequence[Any] = (), **values: Any
+) -> Path:
     data = tmp_path / "data"
     out = tmp_path / name
     out.mkdir()
-    augment(AugmentParams(**values), data if data.exists() else dataset(data, shape), out)
+    recipe = tmp_path / "augmentations.json"
+    recipe.write_text(json.dumps(list(tried)), encoding="utf-8")
+    augment(AugmentParams(**values), data if data.exists() else dataset(data, shape), recipe, out)
     return out
 
 
@@ -142,6 +147,27 @@ def test_sheet_shows_pixels_unchanged_but_for_the_operation_when_it_is_a_flip(
     factor = width // shape[1]
     shown = pixels[GAP : GAP + height : factor, LABEL_WIDTH : LABEL_WIDTH + width : factor]
     assert np.array_equal(shown, np.broadcast_to(first, shown.shape))
+
+
+def test_sheet_shows_what_was_tried_in_vain_when_the_recipe_has_tried_it(tmp_path: Path) -> None:
+    names = {"used": True, "refused": False}
+    tried = [
+        {
+            "name": name,
+            "values": {"crop": 0, "flip_horizontal": True},
+            "used": used,
+            "gave": "loss +0.1 ± 0.01",
+        }
+        for name, used in names.items()
+    ]
+    out = run(tmp_path, GREY, tried=tried, crop=0, flip_horizontal=False)
+    with Image.open(out / "contact_sheet.png") as sheet:
+        pixels = np.asarray(sheet)
+    pitch = GREY[0] * round(TILE / GREY[0]) + GAP
+    assert (len(pixels) - GAP) // pitch == 2, "the original, and what did not help"
+    before, after = pixels[GAP:pitch, LABEL_WIDTH:], pixels[GAP + pitch : 2 * pitch, LABEL_WIDTH:]
+    assert not np.array_equal(before, after)
+    assert np.array_equal(np.sort(before, axis=None), np.sort(after, axis=None)), "mirrored, nothing else"
 
 
 def test_augment_writes_the_same_bytes_when_run_again(tmp_path: Path) -> None:

@@ -42,6 +42,16 @@ class Tried:
     chosen: bool = False
 
 
+@dataclass(frozen=True)
+class TriedAugmentation:
+    """Values of section `augment` in which this alone is on, whether it was taken, and what it gave, in words."""
+
+    name: str
+    values: dict[str, Any]
+    used: bool
+    gave: str
+
+
 @dataclass
 class Draft:
     """One params.yaml that is settled for `images` training images of `shape` (H, W, C)."""
@@ -54,6 +64,7 @@ class Draft:
     sections: dict[str, dict[str, Any]] = field(init=False)
     choices: dict[str, Choice] = field(default_factory=dict)
     tried: list[Tried] = field(default_factory=list)
+    augmentations: list[TriedAugmentation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     least_share: float = 0.0  # of the work of the dense training, that a trial needs to say anything
 

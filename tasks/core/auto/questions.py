@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.core.auto.augmentations import OFF, Candidate, candidates
-from tasks.core.auto.draft import Draft
+from tasks.core.auto.draft import Draft, TriedAugmentation
 from tasks.core.auto.networks import OWN, RANDOM, Network, affordable, downscales, portfolio
 from tasks.core.auto.trials import Outcome, Setting
 
@@ -191,6 +191,8 @@ def choose_augmentations(draft: Draft) -> None:
         if helps:
             base = outcome
             draft.mark(question, candidate.name)
+        alone, gave = {**OFF, **candidate.values}, f"cross-entropy {-gain:+.3f} ± {error:.3f}"
+        draft.augmentations.append(TriedAugmentation(candidate.name, alone, helps, gave))
 
 
 def _open_lr(draft: Draft) -> bool:
