@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.core.auto.budget import DENSE, Cost, length
 from tasks.core.auto.networks import PRETRAINED, RANDOM
-from tasks.core.auto.trials import Outcome, Setting, Trials
+from tasks.core.auto.trials import Base, Outcome, Setting, Trials
 from tasks.core.common.progress import Progress
 from tasks.core.config.params import AugmentParams, TrainParams
 from tasks.core.config.params_file import Asked, parse
@@ -116,11 +116,34 @@ class Draft:
     # ---- trials
 
     def trial(
-        self, question: str, variant: str, setting: Setting, share: float, base: Outcome | None = None
+        self, question: str, variant: str, setting: Setting, share: float, compared: Outcome | None = None
     ) -> Outcome:
         """Run one with a share of the work of the dense training, or look up what came of it before."""
         outcome = self.trials.run(setting, max(share, self.least_share) * self.work)
-        gain, error = outcome.gain_on(base) if base is not None else (None, None)
+        return self._note(question, variant, outcome, compared)
+
+    def base_trial(self, question: str, variant: str, base: Base) -> Outcome:
+        """One that others may go on from."""
+        return self._note(question, variant, self.trials.run_base(base))
+
+    def trial_on(
+        self,
+        base: Base,
+        question: str,
+        variant: str,
+        setting: Setting,
+        share: float,
+        compared: Outcome | None = None,
+    ) -> Outcome:
+        """One that goes on from `base`."""
+        outcome = self.trials.run_on(base, setting, share * self.work)
+        return self._note(question, variant, outcome, compared)
+
+    def _note(
+        self, question: str, variant: str, outcome: Outcome, compared: Outcome | None = None
+    ) -> Outcome:
+        """Remember a trial, and how it compares with another one."""
+        gain, error = outcome.gain_on(compared) if compared is not None else (None, None)
         state = "complete" if math.isfinite(outcome.loss) else "diverged"
         self.tried.append(
             Tried(

@@ -9,7 +9,7 @@ from tasks.core.auto.budget import SMALLEST_BATCH, Cost
 from tasks.core.models.architectures import PACKAGED, packaged
 
 RANDOM, PRETRAINED = "random", "pretrained"  # values of start.weights
-LEAST_STEPS = 500
+LEAST_STEPS = 1500  # of the smallest batch; with fewer, a network does not come far
 SMALLEST = 24  # pixels of the shorter side
 TORCHVISIONS = 48  # pixels: on smaller images torchvision's networks have hardly a map left to look at
 

@@ -12,16 +12,17 @@ from typing import Any
 from tasks.core.auto.augmentations import OFF, Candidate, candidates
 from tasks.core.auto.draft import Draft, TriedAugmentation
 from tasks.core.auto.networks import OWN, RANDOM, Network, affordable, downscales, portfolio
-from tasks.core.auto.trials import Outcome, Setting
+from tasks.core.auto.trials import Base, Outcome, Setting
 
-# Shares of the work of the dense training: a trial of each side; of each network, and twice as much for the best; of
-# everything else.
-SIDE, NETWORK, OTHERS = 0.08, 0.06, 0.08
+# Shares of the work of the dense training: a trial of each side; of each network; of the best networks, from which the
+# augmentations go on; of each augmentation; of each learning rate.
+SIDE, NETWORK, BASE, AUGMENTATION, RATE = 0.08, 0.1, 0.3, 0.05, 0.08
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
-BEST = 3  # networks that are tried again, longer
+BEST = 2  # networks that are tried again, longer
 LR, OTHER_LRS = 3e-3, (1e-3, 1e-2)
 QUICK = 4  # augmentations that a quick run tries
 HELPS = 1.0  # standard errors by which an augmentation has to be better
+BETTER = 2.0  # and a smaller network than a larger one
 TRAIN = {
     "optimizer": "adamw",
     "schedule": "one_cycle",
@@ -122,8 +123,11 @@ def _of(draft: Draft, network: Network) -> Setting:
 
 
 def choose_network(draft: Draft) -> None:
-    """Try all of them, then the best ones longer; of two that are as good as each other take the one that does less,
-    which is the better start for compression."""
+    """Try all of them, then the best ones longer; of these take the largest, unless a smaller one is clearly better.
+
+    In a trial, where a large network gets few steps, it looks worse than it will be; and what is pressed out of a large
+    one is better than a small one that was trained as long (Li et al. 2020, arXiv:2002.11794).
+    """
     networks = open_networks(draft)
     if not networks:
         return
@@ -140,23 +144,34 @@ def choose_network(draft: Draft) -> None:
         draft.notes.append(f"no network knew anything after {share / 2:g} of the budget: trials got longer")
         question = f"network, {share:g} of the budget"
         tried = {n: draft.trial(question, str(n), _of(draft, n), share) for n in networks}
-    best = sorted(tried, key=lambda network: tried[network].loss)[:BEST]
-    best = [network for network in best if tried[network].accuracy > draft.trials.chance] or best[:1]
+    macs = {network: draft.cost(_of(draft, network)).macs for network in networks}
+
+    def learns(network: Network) -> bool:
+        return tried[network].accuracy > draft.trials.chance
+
+    # One that knows nothing yet may only be slow to begin: where there is room, the cheapest of them, which got most
+    # steps, is tried longer, too.
+    best = sorted(networks, key=lambda n: (0, tried[n].loss) if learns(n) else (1, macs[n]))[:BEST]
     if len(best) > 1:
         question = "network, longer"
-        tried |= {n: draft.trial(question, str(n), _of(draft, n), 2 * share) for n in best}
-    macs = {network: draft.cost(_of(draft, network)).macs for network in best}
-    chosen = min(best, key=lambda network: tried[network].loss)
-    for network in best:
-        gain, error = tried[chosen].gain_on(tried[network])
-        if gain <= error and macs[network] < macs[chosen]:
+        tried |= {n: draft.base_trial(question, str(n), _base(draft, n.values, n.weights)) for n in best}
+    best = [network for network in best if learns(network)] or best[:1]
+    chosen, *smaller = sorted(best, key=lambda network: -macs[network])
+    for network in smaller:
+        gain, error = tried[network].gain_on(tried[chosen])
+        if gain > BETTER * error:
             chosen = network
     draft.mark(question, str(chosen))
-    reason = f"{tried[chosen].accuracy:.1%} in a trial, the best of {len(tried)} networks"
+    reason = f"{tried[chosen].accuracy:.1%} in a trial, the largest of the best of {len(tried)} networks"
     draft.choose("train.arch", chosen.arch, reason)
     draft.choose("start.weights", chosen.weights, reason)
     draft.choose("train.width", chosen.width or 32, reason if chosen.width else f"{chosen.arch} has its own")
     _warn_of_chance(draft, tried[chosen])
+
+
+def _base(draft: Draft, train: Mapping[str, Any] | None = None, weights: str | None = None) -> Base:
+    """What augmentations go on from: the network that was chosen, or another one."""
+    return Base(draft.setting(train, weights=weights), BASE * draft.work)
 
 
 def _warn_of_chance(draft: Draft, outcome: Outcome) -> None:
@@ -176,20 +191,26 @@ def open_augmentations(draft: Draft) -> list[Candidate]:
 
 
 def choose_augmentations(draft: Draft) -> None:
-    """Take each on top of those that helped before it, if it makes the model better."""
+    """Take each on top of those that helped before it, if it makes the model better.
+
+    They are judged where they matter, on a network that has learned already: training goes on from it with and without
+    each. At its beginning nearly all of them are in the way, also those that lead to the best model.
+    """
     asked, question = open_augmentations(draft), "augmentation"
     if not asked:
         return
-    base = draft.trial(question, "none of them", draft.setting(), OTHERS)
+    base = _base(draft)
+    best = draft.trial_on(base, question, "none of them", draft.setting(), AUGMENTATION)
     for candidate in asked:
-        outcome = draft.trial(question, candidate.name, draft.setting(augment=candidate.values), OTHERS, base)
-        gain, error = outcome.gain_on(base)
+        setting = draft.setting(augment=candidate.values)
+        outcome = draft.trial_on(base, question, candidate.name, setting, AUGMENTATION, best)
+        gain, error = outcome.gain_on(best)
         helps = gain > HELPS * error
         reason = f"{candidate.name}: cross-entropy {-gain:+.3f} in a trial (standard error {error:.3f})"
         for key, value in candidate.values.items():
             draft.choose(f"augment.{key}", value if helps else OFF[key], reason)
         if helps:
-            base = outcome
+            best = outcome
             draft.mark(question, candidate.name)
         alone, gave = {**OFF, **candidate.values}, f"cross-entropy {-gain:+.3f} ± {error:.3f}"
         draft.augmentations.append(TriedAugmentation(candidate.name, alone, helps, gave))
@@ -204,11 +225,11 @@ def choose_lr(draft: Draft) -> None:
     question = "learning rate"
     if not _open_lr(draft):
         return
-    base = draft.trial(question, f"{LR:g}", draft.setting(), OTHERS)
-    best, least = LR, base.loss
+    usual = draft.trial(question, f"{LR:g}", draft.setting(), RATE)
+    best, least = LR, usual.loss
     for lr in OTHER_LRS:
-        outcome = draft.trial(question, f"{lr:g}", draft.setting({"lr": lr}), OTHERS, base)
-        gain, error = outcome.gain_on(base)
+        outcome = draft.trial(question, f"{lr:g}", draft.setting({"lr": lr}), RATE, usual)
+        gain, error = outcome.gain_on(usual)
         if gain > error and outcome.loss < least:
             best, least = lr, outcome.loss
     draft.mark(question, f"{best:g}")

@@ -9,7 +9,7 @@ N: images that are predicted, K: classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,18 +18,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tasks.core.augmentation.batch import BatchAugment
 from tasks.core.augmentation.policy import resolve_policy
 from tasks.core.auto.budget import Cost, batch_of, cost_of, passes
 from tasks.core.common.errors import StageFailed
-from tasks.core.common.files import fingerprint, read_json, write_json
+from tasks.core.common.files import fingerprint, read_json, staged, write_json
 from tasks.core.config.params import AugmentParams, TrainParams
 from tasks.core.data.dataset import Dataset, Split
 from tasks.core.distributed.world import World, thread_count
 from tasks.core.evaluation.calibration import cross_entropy, temperature
 from tasks.core.models.architectures import build, published
+from tasks.core.models.saved import load_model, save_model
 from tasks.core.models.transfer import take_over
 from tasks.core.training.loop import epochs, predict
 from tasks.core.training.recipes import recipe_of, spec_of
@@ -38,6 +39,7 @@ ENOUGH = 500  # validation images: with fewer, trials are cross-validated
 MOST = 2000  # images that a trial is judged by
 FOLDS = 2
 LEAST, LEAST_OF_CLASS = 1000, 20  # images that a trial learns from, if there are so many
+REWARMED = 0.3  # of the learning rate, where a trial goes on from a trained network
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class Setting:
     train: TrainParams
     augment: AugmentParams
     pretrained: bool = False  # start from what is published for the network
+
+
+@dataclass(frozen=True)
+class Base:
+    """What trials go on from: a network that has learned from all images for `work`."""
+
+    setting: Setting
+    work: float
 
 
 @dataclass(frozen=True)
@@ -104,59 +114,107 @@ class Trials:
 
     def run(self, setting: Setting, work: float) -> Outcome:
         """Train for `work`, and predict the images that were held out."""
-        about = (
-            setting.train.model_dump(),
-            setting.augment.model_dump(),
-            setting.pretrained,
-            work,
-            self._seed,
+        plan = self._reduced(setting, work)
+        return self._outcome(
+            ["begin", setting, work], plan, lambda fold: self._train(self._begun(setting), plan, fold)
         )
-        path = self._journal / f"{fingerprint(*about, torch.__version__, thread_count())}.json"
+
+    def run_base(self, base: Base) -> Outcome:
+        """As `run`, but on all images; what was trained is kept for `run_on`."""
+        return self._outcome(
+            ["base", base], self._whole(base.setting, base.work), lambda fold: self._based(base, fold)
+        )
+
+    def run_on(self, base: Base, setting: Setting, work: float) -> Outcome:
+        """As `run`, but go on from `base`, with a part of its learning rate."""
+        warm = replace(setting, train=setting.train.model_copy(update={"lr": setting.train.lr * REWARMED}))
+        plan = self._whole(warm, work)
+        return self._outcome(
+            ["on", base, warm, work], plan, lambda fold: self._train(self._based(base, fold), plan, fold)
+        )
+
+    def _outcome(self, about: list[Any], plan: _Plan, trained: Callable[[int], nn.Module]) -> Outcome:
+        """From the journal, or by training a network for each fold."""
+        path = self._journal / f"{self._name(about)}.json"
         if path.exists():
             return Outcome.from_json(read_json(path))
-        outcome = self._outcome(setting, work)
+        logits, labels = [], []
+        try:
+            for fold, (_, held_out) in enumerate(self._folds):
+                logits.append(predict(trained(fold), held_out, plan.augment.mean, plan.augment.std).numpy())
+                labels.append(np.asarray(held_out.labels_N))
+        except StageFailed:  # diverged
+            outcome = Outcome(0.0, np.full(self.judged_by, np.inf), plan.params.epochs, plan.images)
+        else:
+            outcome = _outcome(
+                np.concatenate(logits), np.concatenate(labels), plan.params.epochs, plan.images
+            )
         write_json(path, outcome.as_json())
         return outcome
 
-    def _outcome(self, setting: Setting, work: float) -> Outcome:
-        policy = resolve_policy(
-            setting.augment, self._dataset.image_shape, self._dataset.channel_mean, self._dataset.channel_std
-        )
-        augment = BatchAugment(policy, setting.train.augment_strength)
-        work, cost = work / len(self._folds), self.cost(setting.train)
-        batch, affordable = batch_of(work, cost, self.images), passes(work, cost, self.images)
-        # As many passes as in the final training over fewer images, where that leaves enough of them. Fewer passes over
-        # all images would tell little: what helps a network in the end slows down its beginning.
-        least = min(self.images, max(LEAST, LEAST_OF_CLASS * len(self._dataset.classes)))
-        images = min(self.images, max(least, round(affordable * self.images / setting.train.epochs)))
-        length = max(1, min(setting.train.epochs, round(affordable * self.images / images)))
-        params = setting.train.model_copy(
-            update={"epochs": length, "batch_size": min(batch, images), "early_stopping": 0}
-        )
-        logits, labels = [], []
-        for learned, held_out in self._folds:
-            try:
-                part = _part(learned, images, self._seed)
-                logits.append(self._trained(params, setting.pretrained, augment, part, held_out))
-            except StageFailed:
-                nothing = np.full(self.judged_by, np.inf)
-                return Outcome(0.0, nothing, length, images)
-            labels.append(np.asarray(held_out.labels_N))
-        return _outcome(np.concatenate(logits), np.concatenate(labels), length, images)
+    def _name(self, about: list[Any]) -> str:
+        """Of what was trained, in the journal."""
+        plain = [asdict(part) if isinstance(part, Setting | Base) else part for part in about]
+        return fingerprint(plain, self._seed, torch.__version__, thread_count())
 
-    def _trained(
-        self, params: TrainParams, pretrained: bool, augment: BatchAugment, train: Split, held_out: Split
-    ) -> NDArray[np.float32]:
-        torch.manual_seed(params.seed)
-        model = build(spec_of(params, self._dataset))
-        if pretrained:
-            take_over(model, _published(params.arch))
-        few = replace(held_out, images_NHWC=held_out.images_NHWC[:1], labels_N=held_out.labels_N[:1])
-        rows = epochs(model, recipe_of(params), train, few, augment, len(self._dataset.classes), self._world)
-        for _ in rows:
+    def _reduced(self, setting: Setting, work: float) -> _Plan:
+        """As many passes as in the final training over fewer images, where that leaves enough of them."""
+        affordable, batch = self._affordable(setting, work)
+        least = min(self.images, max(LEAST, LEAST_OF_CLASS * len(self._dataset.classes)))
+        images = min(self.images, max(least, round(affordable / setting.train.epochs)))
+        return self._plan(setting, min(setting.train.epochs, round(affordable / images)), batch, images)
+
+    def _whole(self, setting: Setting, work: float) -> _Plan:
+        """All images, where `work` pays for a pass over them."""
+        affordable, batch = self._affordable(setting, work)
+        images = min(self.images, round(affordable))
+        return self._plan(setting, round(affordable / images), batch, images)
+
+    def _affordable(self, setting: Setting, work: float) -> tuple[float, int]:
+        """How many images `work` pays for, counted as often as they are seen, in all folds; and in what batches."""
+        work, cost = work / len(self._folds), self.cost(setting.train)
+        return passes(work, cost, self.images) * self.images, batch_of(work, cost, self.images)
+
+    def _plan(self, setting: Setting, length: int, batch: int, images: int) -> _Plan:
+        about = (self._dataset.image_shape, self._dataset.channel_mean, self._dataset.channel_std)
+        policy = resolve_policy(setting.augment, *about)
+        changes = {"epochs": max(1, length), "batch_size": min(batch, images), "early_stopping": 0}
+        params = setting.train.model_copy(update=changes)
+        return _Plan(params, BatchAugment(policy, params.augment_strength), images)
+
+    def _begun(self, setting: Setting) -> nn.Module:
+        torch.manual_seed(setting.train.seed)
+        model = build(spec_of(setting.train, self._dataset))
+        if setting.pretrained:
+            take_over(model, _published(setting.train.arch))
+        return model
+
+    def _based(self, base: Base, fold: int) -> nn.Module:
+        """The network of `base` that has not learned from what a fold holds out."""
+        folder = self._journal / f"{self._name(['base', base])}-{fold}"
+        if not folder.exists():
+            model = self._train(self._begun(base.setting), self._whole(base.setting, base.work), fold)
+            with staged(folder) as partial:
+                save_model(model, spec_of(base.setting.train, self._dataset), partial)
+        return load_model(folder)[0]
+
+    def _train(self, model: nn.Module, plan: _Plan, fold: int) -> nn.Module:
+        """`model`, after it has learned from images that a fold does not hold out."""
+        train = _part(self._folds[fold][0], plan.images, self._seed)
+        few = replace(train, images_NHWC=train.images_NHWC[:1], labels_N=train.labels_N[:1])
+        classes = len(self._dataset.classes)
+        for _ in epochs(model, recipe_of(plan.params), train, few, plan.augment, classes, self._world):
             pass
-        logits_NK: NDArray[np.float32] = predict(model, held_out, augment.mean, augment.std).numpy()
-        return logits_NK
+        return model
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a trial is trained: params with the length and the batch that it pays for, on so many images."""
+
+    params: TrainParams
+    augment: BatchAugment
+    images: int
 
 
 @cache

@@ -1,0 +1,71 @@
+"""Which network is chosen, by the outcomes of trials that a test makes up: no real ones are at the edges."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.core.auto import questions
+from tasks.core.auto.budget import Cost
+from tasks.core.auto.draft import Draft
+from tasks.core.auto.networks import Network
+from tasks.core.auto.trials import Outcome
+from tasks.core.common.progress import Progress
+from tasks.core.config.params_file import Asked, Pipeline
+
+SMALL, MIDDLE, LARGE = (Network("convnet_small", width) for width in (16, 32, 64))
+CHANCE = 0.12
+
+
+def outcome(loss: float, scatter: float = 0.1) -> Outcome:
+    """Of 400 images; one of loss 2.3 knows nothing."""
+    noise_N = np.random.default_rng(int(1e6 * loss)).normal(0, scatter, 400)
+    return Outcome(CHANCE if loss > 2 else 0.9, loss + noise_N - noise_N.mean(), 1, 400)
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch, short: dict[int, float], longer: dict[int, float]) -> int:
+    """The width that is chosen where the trials of each width end with these losses."""
+
+    def told(losses: dict[int, float]) -> Any:
+        return lambda setting: outcome(losses[setting.train.width])
+
+    trials: Any = SimpleNamespace(
+        chance=CHANCE,
+        cost=lambda train: Cost(train.width**2 * 1000, 1000, 10),
+        run=lambda setting, _: told(short)(setting),
+        run_base=lambda base: told(longer)(base.setting),
+    )
+    monkeypatch.setattr(questions, "portfolio", lambda *_: [SMALL, MIDDLE, LARGE])
+    content: dict[str, dict[str, Any]] = {
+        "ingest": {"source": "x"},
+        "train": {},
+        "prune": {"ratios": [0.5]},
+        "quantize": {"schemes": ["fp32"]},
+    }
+    auto = frozenset({"train.arch", "train.width", "train.epochs"})
+    asked = Asked(content, Pipeline.model_validate(content), auto)
+    draft = Draft(asked, trials, (32, 32, 3), 1000, Progress("recipe", 9))
+    questions.choose_network(draft)
+    return int(draft.sections["train"]["width"])
+
+
+def test_largest_network_is_chosen_when_a_smaller_one_is_not_clearly_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    short = {16: 0.5, 32: 0.6, 64: 0.9}
+    assert chosen(monkeypatch, short, {16: 0.300, 32: 0.305}) == 32
+    assert chosen(monkeypatch, short, {16: 0.3, 32: 0.4}) == 16
+    assert chosen(monkeypatch, short, {16: 0.4, 32: 0.3}) == 32
+
+
+def test_network_that_is_slow_to_begin_gets_a_longer_trial_when_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    short = {16: 0.5, 32: 2.3, 64: 2.29}
+    assert chosen(monkeypatch, short, {16: 0.4, 32: 0.2}) == 32, "the cheapest of those that know nothing"
+    assert chosen(monkeypatch, short, {16: 0.4, 32: 2.3}) == 16, (
+        "and it is dropped where it still knows nothing"
+    )
