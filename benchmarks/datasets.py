@@ -1,9 +1,10 @@
 """What `modelpress init` and `modelpress run` give on data sets that nothing was set for.
 
-    python benchmarks/datasets.py [--budget quick|normal|thorough] [NAME …]
+    python benchmarks/datasets.py [--budget quick|normal|thorough] [--table] [NAME …]
 
 Each runs in a clone of its own, .modelpress/datasets/NAME-BUDGET, as a stranger would type it; one that was interrupted
-goes on, and its minutes are then not measured. The results keep a row for every set and budget. The sets are made by
+goes on, and its minutes are then not measured. The results keep a row for every set and budget; with --table
+nothing runs, and those of a budget are printed as Markdown. The sets are made by
 benchmarks/sets.py. Accuracies, the loss and its interval are of test images that no choice has seen; the speed-up is
 that of stage evaluate: candidates in turn, one image on one thread.
 """
@@ -83,12 +84,42 @@ def measure(name: str, budget: str) -> dict[str, Any]:
     }
 
 
+HEAD = ("set", "images", "best baseline", "dense", "selected", "lost, 95 %", "faster", "smaller", "minutes")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [HEAD, ("---",) * len(HEAD)]
+    for row in rows:
+        height, width, channels = row["image_shape"]
+        low, high = row["drop_points_ci95"]
+        lines.append(
+            (
+                row["set"],
+                f"{row['images']:,} of {height} x {width}, {'colour' if channels == 3 else 'grey'}, {row['classes']} classes",
+                f"{row['accuracy_baseline']:.1%}",
+                f"{row['accuracy_dense']:.1%}",
+                f"{row['accuracy']:.1%}" + ("" if row["ships"] else ", refused"),
+                f"{row['drop_points']:.2f} ({low:.2f} to {high:.2f})",
+                f"{row['speedup_b1']:.1f}",
+                f"{row['size_ratio']:.1f}",
+                "" if row["minutes"] is None else f"{row['minutes']:.0f}",
+            )
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main() -> None:
     """Run the sets that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*MAKERS, []], metavar="NAME", help=", ".join(MAKERS))
     parser.add_argument("--budget", choices=["quick", "normal", "thorough"], default="normal")
+    parser.add_argument("--table", action="store_true", help="print what was measured")
     args = parser.parse_args()
+    if args.table:
+        rows = read_json(RESULT)["rows"]
+        print(table([r for r in rows if r["budget"] == args.budget and r["set"] in (args.names or MAKERS)]))
+        return
     for name in args.names or MAKERS:
         row = {**measure(name, args.budget), **about(("torch", "onnxruntime"))}
         rows = read_json(RESULT)["rows"] if RESULT.exists() else []

@@ -9,7 +9,8 @@ from tasks.core.auto.budget import SMALLEST_BATCH, Cost
 from tasks.core.models.architectures import PACKAGED, packaged
 
 RANDOM, PRETRAINED = "random", "pretrained"  # values of start.weights
-LEAST_STEPS = 1500  # of the smallest batch; with fewer, a network does not come far
+# Steps of the smallest batch without which a network does not come far: from random weights, from learned ones.
+LEAST_STEPS, LEARNED_STEPS = 1500, 300
 SMALLEST = 24  # pixels of the shorter side
 TORCHVISIONS = 48  # pixels: on smaller images torchvision's networks have hardly a map left to look at
 
@@ -17,20 +18,28 @@ TORCHVISIONS = 48  # pixels: on smaller images torchvision's networks have hardl
 @dataclass(frozen=True)
 class Network:
     """`width` is None where the network has the one that its authors gave it; `weights` are those that it starts from,
-    as start.weights has them."""
+    as start.weights has them; `downscale` is None where it sees images as large as the others do."""
 
     arch: str
     width: int | None = None
     weights: str = RANDOM
+    downscale: int | None = None
+
+    @property
+    def learned(self) -> bool:
+        """Whether it starts from weights that know something already."""
+        return self.weights != RANDOM
 
     @property
     def values(self) -> dict[str, Any]:
         """Keys of section `train`."""
-        return {"arch": self.arch} | ({"width": self.width} if self.width else {})
+        every = {"arch": self.arch, "width": self.width, "downscale": self.downscale}
+        return {key: value for key, value in every.items() if value is not None}
 
     def __str__(self) -> str:
         width = f" of width {self.width}" if self.width else ""
-        return self.arch + width + (f", {self.weights}" if self.weights != RANDOM else "")
+        reduced = f", images reduced {self.downscale}-fold" if self.downscale else ""
+        return self.arch + width + (f", {self.weights}" if self.learned else "") + reduced
 
 
 OWN = [Network(arch, width) for width in (16, 32, 64) for arch in ("convnet_small", "resnet_small")]
@@ -61,6 +70,7 @@ def downscales(image_shape: tuple[int, int, int]) -> list[int]:
     return [factor for factor in (1, 2, 4, 8, 16) if factor == 1 or side // factor >= SMALLEST]
 
 
-def affordable(cost: Cost, work: float) -> bool:
-    """Whether `work` pays for as many steps as a network needs to learn anything."""
-    return work >= LEAST_STEPS * cost.of_step(SMALLEST_BATCH)
+def affordable(cost: Cost, work: float, learned: bool = False) -> bool:
+    """Whether `work` pays for as many steps as a network needs to learn anything, or, one that has `learned`, what is
+    new to it."""
+    return work >= (LEARNED_STEPS if learned else LEAST_STEPS) * cost.of_step(SMALLEST_BATCH)

@@ -7,6 +7,7 @@ work each, a share of that of the dense training; what differs by less than the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tasks.core.auto.augmentations import OFF, Candidate, candidates
@@ -19,7 +20,8 @@ from tasks.core.auto.trials import Base, Outcome, Setting
 SIDE, NETWORK, BASE, AUGMENTATION, RATE = 0.08, 0.1, 0.3, 0.05, 0.08
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
 BEST = 2  # networks that are tried again, longer
-LR, OTHER_LRS = 3e-3, (1e-3, 1e-2)
+LR, LEARNED_LR = 3e-3, 1e-3  # of random weights, of learned ones
+OTHERS = (1 / 3, 3)  # and what is tried for it, in proportion
 QUICK = 4  # augmentations that a quick run tries
 HELPS = 1.0  # standard errors by which an augmentation has to be better
 BETTER = 2.0  # and a smaller network than a larger one
@@ -54,7 +56,7 @@ def most_trials(draft: Draft) -> int:
         + networks
         + (BEST if networks > 1 else 0)
         + (1 + augmentations if augmentations else 0)
-        + (1 + len(OTHER_LRS)) * _open_lr(draft)
+        + (1 + len(OTHERS)) * _open_lr(draft)
     )
 
 
@@ -68,8 +70,8 @@ def _smallest(draft: Draft) -> dict[str, Any]:
     return OWN[0].values if draft.is_auto("train.arch") else {}
 
 
-def _affordable(draft: Draft, train: Mapping[str, Any]) -> bool:
-    return affordable(draft.cost(draft.setting(train)), draft.work)
+def _affordable(draft: Draft, train: Mapping[str, Any], learned: bool = False) -> bool:
+    return affordable(draft.cost(draft.setting(train)), draft.work, learned)
 
 
 def choose_downscale(draft: Draft) -> None:
@@ -103,12 +105,25 @@ def _side(draft: Draft) -> int:
 
 
 def open_networks(draft: Draft) -> list[Network]:
-    """Those to choose from: that suit the images, and that the budget pays for."""
+    """Those to choose from: that suit the images, and that the budget pays for. One that has learned from larger images
+    may see these reduced once more."""
     if not draft.is_auto("train.arch"):
         return []
     width = None if draft.is_auto("train.width") else draft.sections["train"].get("width")
     suitable = [n for n in _portfolio(draft) if width is None or n.width in (width, None)]
-    return [n for n in suitable if _affordable(draft, n.values)] or suitable[:1]
+    found = [
+        next((v for v in _variants(draft, n) if _affordable(draft, v.values, v.learned)), None)
+        for n in suitable
+    ]
+    return [network for network in found if network] or suitable[:1]
+
+
+def _variants(draft: Draft, network: Network) -> list[Network]:
+    """A network on the images as they are seen by all, and on smaller ones where that makes sense."""
+    reduced = 2 * int(draft.sections["train"].get("downscale", 1))
+    if network.learned and draft.is_auto("train.downscale") and reduced in downscales(draft.shape):
+        return [network, replace(network, downscale=reduced)]
+    return [network]
 
 
 def _portfolio(draft: Draft) -> list[Network]:
@@ -119,7 +134,8 @@ def _portfolio(draft: Draft) -> list[Network]:
 
 
 def _of(draft: Draft, network: Network) -> Setting:
-    return draft.setting(network.values, weights=network.weights)
+    lr = {"lr": LEARNED_LR} if network.learned and draft.is_auto("train.lr") else {}
+    return draft.setting({**network.values, **lr}, weights=network.weights)
 
 
 def choose_network(draft: Draft) -> None:
@@ -132,7 +148,7 @@ def choose_network(draft: Draft) -> None:
     if not networks:
         return
     for network in _portfolio(draft):
-        if network not in networks and not _affordable(draft, network.values):
+        if network.arch not in {n.arch for n in networks if n.width == network.width}:
             draft.notes.append(f"{network} was not tried: the budget pays for too few steps")
     question = "network"
     tried = {n: draft.trial(question, str(n), _of(draft, n), NETWORK) for n in networks}
@@ -154,7 +170,7 @@ def choose_network(draft: Draft) -> None:
     best = sorted(networks, key=lambda n: (0, tried[n].loss) if learns(n) else (1, macs[n]))[:BEST]
     if len(best) > 1:
         question = "network, longer"
-        tried |= {n: draft.base_trial(question, str(n), _base(draft, n.values, n.weights)) for n in best}
+        tried |= {n: draft.base_trial(question, str(n), _base(draft, _of(draft, n))) for n in best}
     best = [network for network in best if learns(network)] or best[:1]
     chosen, *smaller = sorted(best, key=lambda network: -macs[network])
     for network in smaller:
@@ -164,14 +180,18 @@ def choose_network(draft: Draft) -> None:
     draft.mark(question, str(chosen))
     reason = f"{tried[chosen].accuracy:.1%} in a trial, the largest of the best of {len(tried)} networks"
     draft.choose("train.arch", chosen.arch, reason)
+    if chosen.downscale:
+        draft.choose("train.downscale", chosen.downscale, reason)
+    if chosen.learned:
+        draft.choose("train.lr", LEARNED_LR, "what trials of learned weights start from")
     draft.choose("start.weights", chosen.weights, reason)
     draft.choose("train.width", chosen.width or 32, reason if chosen.width else f"{chosen.arch} has its own")
     _warn_of_chance(draft, tried[chosen])
 
 
-def _base(draft: Draft, train: Mapping[str, Any] | None = None, weights: str | None = None) -> Base:
-    """What augmentations go on from: the network that was chosen, or another one."""
-    return Base(draft.setting(train, weights=weights), BASE * draft.work)
+def _base(draft: Draft, setting: Setting) -> Base:
+    """What augmentations go on from."""
+    return Base(setting, BASE * draft.work)
 
 
 def _warn_of_chance(draft: Draft, outcome: Outcome) -> None:
@@ -199,7 +219,7 @@ def choose_augmentations(draft: Draft) -> None:
     asked, question = open_augmentations(draft), "augmentation"
     if not asked:
         return
-    base = _base(draft)
+    base = _base(draft, draft.setting())
     best = draft.trial_on(base, question, "none of them", draft.setting(), AUGMENTATION)
     for candidate in asked:
         setting = draft.setting(augment=candidate.values)
@@ -225,12 +245,13 @@ def choose_lr(draft: Draft) -> None:
     question = "learning rate"
     if not _open_lr(draft):
         return
-    usual = draft.trial(question, f"{LR:g}", draft.setting(), RATE)
-    best, least = LR, usual.loss
-    for lr in OTHER_LRS:
-        outcome = draft.trial(question, f"{lr:g}", draft.setting({"lr": lr}), RATE, usual)
-        gain, error = outcome.gain_on(usual)
+    usual = best = float(draft.sections["train"]["lr"])
+    compared = draft.trial(question, f"{usual:g}", draft.setting(), RATE)
+    least = compared.loss
+    for lr in (round(usual * factor, 6) for factor in OTHERS):
+        outcome = draft.trial(question, f"{lr:g}", draft.setting({"lr": lr}), RATE, compared)
+        gain, error = outcome.gain_on(compared)
         if gain > error and outcome.loss < least:
             best, least = lr, outcome.loss
     draft.mark(question, f"{best:g}")
-    draft.choose("train.lr", best, f"the best of {1 + len(OTHER_LRS)} in trials")
+    draft.choose("train.lr", best, f"the best of {1 + len(OTHERS)} in trials")
