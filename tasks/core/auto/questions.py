@@ -21,7 +21,7 @@ SIDE, NETWORK, BASE, AUGMENTATION, RATE = 0.08, 0.1, 0.3, 0.05, 0.08
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
 BEST = 2  # networks that are tried again, longer
 LR, LEARNED_LR = 3e-3, 1e-3  # of random weights, of learned ones
-OTHERS = (1 / 3, 3)  # and what is tried for it, in proportion
+OTHER_LRS = (1 / 3, 3)  # and what is tried for it, in proportion
 QUICK = 4  # augmentations that a quick run tries
 HELPS = 1.0  # standard errors by which an augmentation has to be better
 BETTER = 2.0  # and a smaller network than a larger one
@@ -56,7 +56,7 @@ def most_trials(draft: Draft) -> int:
         + networks
         + (BEST if networks > 1 else 0)
         + (1 + augmentations if augmentations else 0)
-        + (1 + len(OTHERS)) * _open_lr(draft)
+        + (1 + len(OTHER_LRS)) * _open_lr(draft)
     )
 
 
@@ -150,35 +150,19 @@ def choose_network(draft: Draft) -> None:
     for network in _portfolio(draft):
         if network.arch not in {n.arch for n in networks if n.width == network.width}:
             draft.notes.append(f"{network} was not tried: the budget pays for too few steps")
-    question = "network"
-    tried = {n: draft.trial(question, str(n), _of(draft, n), NETWORK) for n in networks}
-    share = NETWORK
-    while all(o.accuracy <= draft.trials.chance for o in tried.values()) and 2 * share <= LONGEST:
-        share *= 2
-        draft.least_share = share
-        draft.progress.expect(draft.progress.total + len(networks))
-        draft.notes.append(f"no network knew anything after {share / 2:g} of the budget: trials got longer")
-        question = f"network, {share:g} of the budget"
-        tried = {n: draft.trial(question, str(n), _of(draft, n), share) for n in networks}
-    macs = {network: draft.cost(_of(draft, network)).macs for network in networks}
-
-    def learns(network: Network) -> bool:
-        return tried[network].accuracy > draft.trials.chance
-
-    # One that knows nothing yet may only be slow to begin: where there is room, the cheapest of them, which got most
-    # steps, is tried longer, too.
-    best = sorted(networks, key=lambda n: (0, tried[n].loss) if learns(n) else (1, macs[n]))[:BEST]
+    question, tried = _short_trials(draft, networks)
+    best = _promising(draft, tried)
     if len(best) > 1:
         question = "network, longer"
         tried |= {n: draft.base_trial(question, str(n), _base(draft, _of(draft, n))) for n in best}
-    best = [network for network in best if learns(network)] or best[:1]
-    chosen, *smaller = sorted(best, key=lambda network: -macs[network])
+    best = [n for n in best if _learns(draft, tried[n])] or best[:1]
+    chosen, *smaller = sorted(best, key=lambda n: -_macs(draft, n))
     for network in smaller:
         gain, error = tried[network].gain_on(tried[chosen])
         if gain > BETTER * error:
             chosen = network
     draft.mark(question, str(chosen))
-    reason = f"{tried[chosen].accuracy:.1%} in a trial, the largest of the best of {len(tried)} networks"
+    reason = f"{tried[chosen].accuracy:.1%} in a trial, chosen of {len(tried)} networks"
     draft.choose("train.arch", chosen.arch, reason)
     if chosen.downscale:
         draft.choose("train.downscale", chosen.downscale, reason)
@@ -189,6 +173,39 @@ def choose_network(draft: Draft) -> None:
     _warn_of_chance(draft, tried[chosen])
 
 
+def _short_trials(draft: Draft, networks: list[Network]) -> tuple[str, dict[Network, Outcome]]:
+    """A trial of each, longer ones where all of them know nothing; what the question is called, and the outcomes."""
+    question, share = "network", NETWORK
+    tried = {n: draft.trial(question, str(n), _of(draft, n), share) for n in networks}
+    while not any(_learns(draft, outcome) for outcome in tried.values()) and 2 * share <= LONGEST:
+        share *= 2
+        draft.least_share = share
+        draft.progress.expect(draft.progress.total + len(networks))
+        draft.notes.append(f"no network knew anything after {share / 2:g} of the budget: trials got longer")
+        question = f"network, {share:g} of the budget"
+        tried = {n: draft.trial(question, str(n), _of(draft, n), share) for n in networks}
+    return question, tried
+
+
+def _promising(draft: Draft, tried: Mapping[Network, Outcome]) -> list[Network]:
+    """The best ones. One that knows nothing yet may only be slow to begin: where there is room, the cheapest of these,
+    which got most steps, are among them."""
+
+    def rank(network: Network) -> tuple[bool, float]:
+        learns = _learns(draft, tried[network])
+        return not learns, tried[network].loss if learns else _macs(draft, network)
+
+    return sorted(tried, key=rank)[:BEST]
+
+
+def _learns(draft: Draft, outcome: Outcome) -> bool:
+    return outcome.accuracy > draft.trials.chance
+
+
+def _macs(draft: Draft, network: Network) -> int:
+    return draft.cost(_of(draft, network)).macs
+
+
 def _base(draft: Draft, setting: Setting) -> Base:
     """What augmentations go on from."""
     return Base(setting, BASE * draft.work)
@@ -196,7 +213,7 @@ def _base(draft: Draft, setting: Setting) -> Base:
 
 def _warn_of_chance(draft: Draft, outcome: Outcome) -> None:
     """Say so where even the best network knows no more than which class is most frequent."""
-    if outcome.accuracy <= draft.trials.chance:
+    if not _learns(draft, outcome):
         draft.notes.append(
             f"the best network is right about {outcome.accuracy:.1%} of the images in its trial, no more than "
             f"naming the most frequent class may be ({draft.trials.chance:.1%}): what was chosen by trials tells little"
@@ -248,10 +265,10 @@ def choose_lr(draft: Draft) -> None:
     usual = best = float(draft.sections["train"]["lr"])
     compared = draft.trial(question, f"{usual:g}", draft.setting(), RATE)
     least = compared.loss
-    for lr in (round(usual * factor, 6) for factor in OTHERS):
+    for lr in (round(usual * factor, 6) for factor in OTHER_LRS):
         outcome = draft.trial(question, f"{lr:g}", draft.setting({"lr": lr}), RATE, compared)
         gain, error = outcome.gain_on(compared)
         if gain > error and outcome.loss < least:
             best, least = lr, outcome.loss
     draft.mark(question, f"{best:g}")
-    draft.choose("train.lr", best, f"the best of {1 + len(OTHERS)} in trials")
+    draft.choose("train.lr", best, f"the best of {1 + len(OTHER_LRS)} in trials")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tasks.core.auto import questions
 from tasks.core.auto.budget import Cost
 from tasks.core.auto.draft import Draft
-from tasks.core.auto.networks import Network
+from tasks.core.auto.networks import PRETRAINED, Network
 from tasks.core.auto.trials import Outcome
 from tasks.core.common.progress import Progress
 from tasks.core.config.params_file import Asked, Pipeline
@@ -24,6 +25,18 @@ def outcome(loss: float, scatter: float = 0.1) -> Outcome:
     """Of 400 images; one of loss 2.3 knows nothing."""
     noise_N = np.random.default_rng(int(1e6 * loss)).normal(0, scatter, 400)
     return Outcome(CHANCE if loss > 2 else 0.9, loss + noise_N - noise_N.mean(), 1, 400)
+
+
+def draft_of(trials: Any, *auto: str) -> Draft:
+    """On 1,000 colour images of 64 x 64."""
+    content: dict[str, dict[str, Any]] = {
+        "ingest": {"source": "x"},
+        "train": {},
+        "prune": {"ratios": [0.5]},
+        "quantize": {"schemes": ["fp32"]},
+    }
+    asked = Asked(content, Pipeline.model_validate(content), frozenset(auto))
+    return Draft(asked, trials, (64, 64, 3), 1000, Progress("recipe", 9))
 
 
 def chosen(monkeypatch: pytest.MonkeyPatch, short: dict[int, float], longer: dict[int, float]) -> int:
@@ -39,15 +52,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, short: dict[int, float], longer: dic
         run_base=lambda base: told(longer)(base.setting),
     )
     monkeypatch.setattr(questions, "portfolio", lambda *_: [SMALL, MIDDLE, LARGE])
-    content: dict[str, dict[str, Any]] = {
-        "ingest": {"source": "x"},
-        "train": {},
-        "prune": {"ratios": [0.5]},
-        "quantize": {"schemes": ["fp32"]},
-    }
-    auto = frozenset({"train.arch", "train.width", "train.epochs"})
-    asked = Asked(content, Pipeline.model_validate(content), auto)
-    draft = Draft(asked, trials, (32, 32, 3), 1000, Progress("recipe", 9))
+    draft = draft_of(trials, "train.arch", "train.width", "train.epochs")
     questions.choose_network(draft)
     return int(draft.sections["train"]["width"])
 
@@ -69,3 +74,18 @@ def test_network_that_is_slow_to_begin_gets_a_longer_trial_when_there_is_room(
     assert chosen(monkeypatch, short, {16: 0.4, 32: 2.3}) == 16, (
         "and it is dropped where it still knows nothing"
     )
+
+
+@pytest.mark.parametrize(("macs", "downscale"), [(1e8, None), (2e9, 2)])
+def test_learned_network_sees_reduced_images_when_the_budget_pays_for_no_larger_ones(
+    monkeypatch: pytest.MonkeyPatch, macs: float, downscale: int | None
+) -> None:
+    learned = Network("timm/efficientnet_lite0", weights=PRETRAINED)
+    monkeypatch.setattr(questions, "portfolio", lambda *_: [SMALL, learned])
+    trials: Any = SimpleNamespace(
+        cost=lambda train: Cost(
+            int((macs if train.arch == learned.arch else 1e6) / train.downscale**2), 1000, 10
+        )
+    )
+    draft = draft_of(trials, "train.arch", "train.width", "train.epochs", "train.downscale")
+    assert questions.open_networks(draft) == [SMALL, replace(learned, downscale=downscale)]
