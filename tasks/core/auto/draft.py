@@ -122,9 +122,9 @@ class Draft:
         outcome = self.trials.run(setting, max(share, self.least_share) * self.work)
         return self._note(question, variant, outcome, compared)
 
-    def base_trial(self, question: str, variant: str, base: Base) -> Outcome:
+    def base_trial(self, question: str, variant: str, base: Base, compared: Outcome | None = None) -> Outcome:
         """One that others may go on from."""
-        return self._note(question, variant, self.trials.run_base(base))
+        return self._note(question, variant, self.trials.run_base(base), compared)
 
     def trial_on(
         self,

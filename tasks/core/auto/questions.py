@@ -11,20 +11,20 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.core.auto.augmentations import OFF, Candidate, candidates
+from tasks.core.auto.budget import LARGEST_BATCH, Cost
 from tasks.core.auto.draft import Draft, TriedAugmentation
 from tasks.core.auto.networks import OWN, RANDOM, Network, affordable, downscales, portfolio
 from tasks.core.auto.trials import Base, Outcome, Setting
 
-# Shares of the work of the dense training: a trial of each side; of each network; of the best networks, from which the
-# augmentations go on; of each augmentation; of each learning rate.
+# Shares of the work of the dense training: a trial of each side; of each network; of what augmentations go on from; of
+# each augmentation; of each learning rate.
 SIDE, NETWORK, BASE, AUGMENTATION, RATE = 0.08, 0.1, 0.3, 0.05, 0.08
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
-BEST = 2  # networks that are tried again, longer
 LR, LEARNED_LR = 3e-3, 1e-3  # of random weights, of learned ones
 OTHER_LRS = (1 / 3, 3)  # and what is tried for it, in proportion
 QUICK = 4  # augmentations that a quick run tries
 HELPS = 1.0  # standard errors by which an augmentation has to be better
-BETTER = 2.0  # and a smaller network than a larger one
+BETTER = 2.0  # and a small network after as many passes as a large one
 TRAIN = {
     "optimizer": "adamw",
     "schedule": "one_cycle",
@@ -54,7 +54,7 @@ def most_trials(draft: Draft) -> int:
     return (
         (sides if sides > 1 else 0)
         + networks
-        + (BEST if networks > 1 else 0)
+        + (2 if networks > 1 else 0)
         + (1 + augmentations if augmentations else 0)
         + (1 + len(OTHER_LRS)) * _open_lr(draft)
     )
@@ -139,30 +139,25 @@ def _of(draft: Draft, network: Network) -> Setting:
 
 
 def choose_network(draft: Draft) -> None:
-    """Try all of them, then the best ones longer; of these take the largest, unless a smaller one is clearly better.
-
-    In a trial, where a large network gets few steps, it looks worse than it will be; and what is pressed out of a large
-    one is better than a small one that was trained as long (Li et al. 2020, arXiv:2002.11794).
-    """
+    """Try all of them; then compare the best with the best of those that are larger."""
     networks = open_networks(draft)
     if not networks:
         return
     for network in _portfolio(draft):
         if network.arch not in {n.arch for n in networks if n.width == network.width}:
             draft.notes.append(f"{network} was not tried: the budget pays for too few steps")
-    question, tried = _short_trials(draft, networks)
-    best = _promising(draft, tried)
-    if len(best) > 1:
-        question = "network, longer"
-        tried |= {n: draft.base_trial(question, str(n), _base(draft, _of(draft, n))) for n in best}
-    best = [n for n in best if _learns(draft, tried[n])] or best[:1]
-    chosen, *smaller = sorted(best, key=lambda n: -_macs(draft, n))
-    for network in smaller:
-        gain, error = tried[network].gain_on(tried[chosen])
-        if gain > BETTER * error:
-            chosen = network
-    draft.mark(question, str(chosen))
-    reason = f"{tried[chosen].accuracy:.1%} in a trial, chosen of {len(tried)} networks"
+    tried = _short_trials(draft, networks)
+
+    def rank(network: Network) -> tuple[bool, float]:
+        # One that knows nothing yet may only be slow to begin: of these the cheapest, which got most steps.
+        learns = _learns(draft, tried[network])
+        return not learns, tried[network].loss if learns else _cost(draft, network).macs
+
+    best = min(networks, key=rank)
+    larger = [n for n in networks if _cost(draft, n).macs > _cost(draft, best).macs]
+    chosen, outcome = _compared(draft, best, min(larger, key=rank)) if larger else (best, tried[best])
+    draft.mark(draft.tried[-1].question, str(chosen))
+    reason = f"{outcome.accuracy:.1%} in a trial, chosen of {len(tried)} networks"
     draft.choose("train.arch", chosen.arch, reason)
     if chosen.downscale:
         draft.choose("train.downscale", chosen.downscale, reason)
@@ -170,13 +165,31 @@ def choose_network(draft: Draft) -> None:
         draft.choose("train.lr", LEARNED_LR, "what trials of learned weights start from")
     draft.choose("start.weights", chosen.weights, reason)
     draft.choose("train.width", chosen.width or 32, reason if chosen.width else f"{chosen.arch} has its own")
-    _warn_of_chance(draft, tried[chosen])
+    _warn_of_chance(draft, outcome)
 
 
-def _short_trials(draft: Draft, networks: list[Network]) -> tuple[str, dict[Network, Outcome]]:
-    """A trial of each, longer ones where all of them know nothing; what the question is called, and the outcomes."""
-    question, share = "network", NETWORK
-    tried = {n: draft.trial(question, str(n), _of(draft, n), share) for n in networks}
+def _compared(draft: Draft, best: Network, larger: Network) -> tuple[Network, Outcome]:
+    """The larger one, unless the other is clearly better after as many passes over the images.
+
+    After equal work, of which a large network gets few passes, it looks worse than it will be in the end; and what is
+    pressed out of it is better than a small one that was trained as long (Li et al. 2020, arXiv:2002.11794).
+    """
+    question, base = "network, as many passes", _base(draft, _of(draft, larger))
+    large = draft.base_trial(question, str(larger), base)
+    least, most = (_cost(draft, network).of_step(LARGEST_BATCH) for network in (best, larger))
+    small = draft.base_trial(
+        question, str(best), Base(_of(draft, best), base.work * min(1.0, least / most)), large
+    )
+    gain, error = small.gain_on(large)
+    if gain > BETTER * error or not _learns(draft, large):
+        return best, small
+    return larger, large
+
+
+def _short_trials(draft: Draft, networks: list[Network]) -> dict[Network, Outcome]:
+    """A trial of each; longer ones where all of them know nothing."""
+    share = NETWORK
+    tried = {n: draft.trial("network", str(n), _of(draft, n), share) for n in networks}
     while not any(_learns(draft, outcome) for outcome in tried.values()) and 2 * share <= LONGEST:
         share *= 2
         draft.least_share = share
@@ -184,26 +197,15 @@ def _short_trials(draft: Draft, networks: list[Network]) -> tuple[str, dict[Netw
         draft.notes.append(f"no network knew anything after {share / 2:g} of the budget: trials got longer")
         question = f"network, {share:g} of the budget"
         tried = {n: draft.trial(question, str(n), _of(draft, n), share) for n in networks}
-    return question, tried
-
-
-def _promising(draft: Draft, tried: Mapping[Network, Outcome]) -> list[Network]:
-    """The best ones. One that knows nothing yet may only be slow to begin: where there is room, the cheapest of these,
-    which got most steps, are among them."""
-
-    def rank(network: Network) -> tuple[bool, float]:
-        learns = _learns(draft, tried[network])
-        return not learns, tried[network].loss if learns else _macs(draft, network)
-
-    return sorted(tried, key=rank)[:BEST]
+    return tried
 
 
 def _learns(draft: Draft, outcome: Outcome) -> bool:
     return outcome.accuracy > draft.trials.chance
 
 
-def _macs(draft: Draft, network: Network) -> int:
-    return draft.cost(_of(draft, network)).macs
+def _cost(draft: Draft, network: Network) -> Cost:
+    return draft.cost(_of(draft, network))
 
 
 def _base(draft: Draft, setting: Setting) -> Base:

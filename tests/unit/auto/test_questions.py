@@ -57,13 +57,14 @@ def chosen(monkeypatch: pytest.MonkeyPatch, short: dict[int, float], longer: dic
     return int(draft.sections["train"]["width"])
 
 
-def test_largest_network_is_chosen_when_a_smaller_one_is_not_clearly_better(
+def test_larger_network_is_chosen_when_the_best_small_one_is_not_clearly_better(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     short = {16: 0.5, 32: 0.6, 64: 0.9}
     assert chosen(monkeypatch, short, {16: 0.300, 32: 0.305}) == 32
     assert chosen(monkeypatch, short, {16: 0.3, 32: 0.4}) == 16
     assert chosen(monkeypatch, short, {16: 0.4, 32: 0.3}) == 32
+    assert chosen(monkeypatch, {16: 0.5, 32: 0.6, 64: 0.4}, {}) == 64, "the best, and none is larger"
 
 
 def test_network_that_is_slow_to_begin_gets_a_longer_trial_when_there_is_room(

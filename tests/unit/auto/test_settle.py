@@ -79,7 +79,7 @@ def test_everything_is_settled_and_flips_are_refused_when_digits_are_learned(
     assert sum(trial.question == "learning rate" for trial in draft.tried) == 3
     flip = next(trial for trial in draft.tried if trial.variant == "flips, left and right")
     assert flip.gain is not None and flip.error is not None and flip.gain < -flip.error
-    longer = [trial for trial in draft.tried if trial.question == "network, longer"]
+    longer = [trial for trial in draft.tried if trial.question == "network, as many passes"]
     assert {trial.variant for trial in longer if trial.chosen} == {
         f"{params.train.arch} of width {params.train.width}"
     }
