@@ -21,7 +21,7 @@ from tasks.core.auto.trials import Base, Outcome, Setting
 SIDE, NETWORK, BASE, AUGMENTATION, RATE = 0.08, 0.1, 0.3, 0.05, 0.08
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
 LR, LEARNED_LR = 3e-3, 1e-3  # of random weights, of learned ones
-OTHER_LRS = (1 / 3, 3)  # and what is tried for it, in proportion
+OTHER_LRS = {"quick": (), "normal": (3,), "thorough": (1 / 3, 3)}  # and what is tried for it, in proportion
 QUICK = 4  # augmentations that a quick run tries
 HELPS = 1.0  # standard errors by which an augmentation has to be better
 BETTER = 2.0  # and a small network after as many passes as a large one
@@ -56,7 +56,7 @@ def most_trials(draft: Draft) -> int:
         + networks
         + (2 if networks > 1 else 0)
         + (1 + augmentations if augmentations else 0)
-        + (1 + len(OTHER_LRS)) * _open_lr(draft)
+        + (1 + len(_other_lrs(draft)) if _other_lrs(draft) else 0)
     )
 
 
@@ -67,6 +67,7 @@ def open_downscales(draft: Draft) -> list[int]:
 
 
 def _smallest(draft: Draft) -> dict[str, Any]:
+    """The network that learns most from little work, unless a person has chosen one."""
     return OWN[0].values if draft.is_auto("train.arch") else {}
 
 
@@ -233,15 +234,19 @@ def choose_augmentations(draft: Draft) -> None:
     """Take each on top of those that helped before it, if it makes the model better.
 
     They are judged where they matter, on a network that has learned already: training goes on from it with and without
-    each. At its beginning nearly all of them are in the way, also those that lead to the best model.
+    each. At its beginning nearly all of them are in the way, also those that lead to the best model. The smallest
+    network comes farthest for the same work.
     """
     asked, question = open_augmentations(draft), "augmentation"
     if not asked:
         return
-    base = _base(draft, draft.setting())
-    best = draft.trial_on(base, question, "none of them", draft.setting(), AUGMENTATION)
+    smallest = _smallest(draft)
+    weights = RANDOM if smallest else None
+    alone = draft.setting(smallest, weights=weights)
+    base = _base(draft, alone)
+    best = draft.trial_on(base, question, "none of them", alone, AUGMENTATION)
     for candidate in asked:
-        setting = draft.setting(augment=candidate.values)
+        setting = draft.setting(smallest, candidate.values, weights)
         outcome = draft.trial_on(base, question, candidate.name, setting, AUGMENTATION, best)
         gain, error = outcome.gain_on(best)
         helps = gain > HELPS * error
@@ -251,26 +256,29 @@ def choose_augmentations(draft: Draft) -> None:
         if helps:
             best = outcome
             draft.mark(question, candidate.name)
-        alone, gave = {**OFF, **candidate.values}, f"cross-entropy {-gain:+.3f} ± {error:.3f}"
-        draft.augmentations.append(TriedAugmentation(candidate.name, alone, helps, gave))
+        values, gave = {**OFF, **candidate.values}, f"cross-entropy {-gain:+.3f} ± {error:.3f}"
+        draft.augmentations.append(TriedAugmentation(candidate.name, values, helps, gave))
 
 
-def _open_lr(draft: Draft) -> bool:
-    return draft.is_auto("train.lr") and draft.budget != "quick"
+def _other_lrs(draft: Draft) -> list[float]:
+    if not draft.is_auto("train.lr"):
+        return []
+    return [round(float(draft.sections["train"]["lr"]) * factor, 6) for factor in OTHER_LRS[draft.budget]]
 
 
 def choose_lr(draft: Draft) -> None:
     """The usual one, unless another one is better."""
     question = "learning rate"
-    if not _open_lr(draft):
+    others = _other_lrs(draft)
+    if not others:
         return
     usual = best = float(draft.sections["train"]["lr"])
     compared = draft.trial(question, f"{usual:g}", draft.setting(), RATE)
     least = compared.loss
-    for lr in (round(usual * factor, 6) for factor in OTHER_LRS):
+    for lr in others:
         outcome = draft.trial(question, f"{lr:g}", draft.setting({"lr": lr}), RATE, compared)
         gain, error = outcome.gain_on(compared)
         if gain > error and outcome.loss < least:
             best, least = lr, outcome.loss
     draft.mark(question, f"{best:g}")
-    draft.choose("train.lr", best, f"the best of {1 + len(OTHER_LRS)} in trials")
+    draft.choose("train.lr", best, f"the best of {1 + len(others)} in trials")
