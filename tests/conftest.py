@@ -30,12 +30,32 @@ os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
 
+# The files that take longest (pytest --durations=0), the longest first: one of them at the end would keep a single core
+# busy while the others wait.
+LONGEST = (
+    "pipeline",
+    "flow",
+    "servers",
+    "tuning",
+    "docs",
+    "ablate",
+    "torchrun",
+    "registry",
+    "hosts",
+    "front_page",
+    "schedule",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first: what fails in a moment is told in a moment. What lies in integration starts processes."""
+    ranks = {INTEGRATION / f"test_{name}.py": rank for rank, name in enumerate(LONGEST)}
     for item in items:
         if INTEGRATION in item.path.parents:
             item.add_marker("slow")
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    items.sort(
+        key=lambda item: (item.get_closest_marker("slow") is not None, ranks.get(item.path, len(LONGEST)))
+    )
 
 
 _fast_test = ""  # the name of the one that runs now, if it is not marked slow

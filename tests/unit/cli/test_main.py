@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -44,18 +43,13 @@ def bright_row(path: Path, row: int) -> Path:
     return path
 
 
-def test_help_is_quick_when_nothing_heavy_is_imported() -> None:
-    code = f"import sys, flows.cli.main; flows.cli.main._parser(); print(set(sys.modules) & {set(HEAVY)!r})"
+def test_help_imports_little_when_it_is_asked_for() -> None:
+    """Told by what it imports, not by a clock: machines differ."""
+    code = f"import sys, flows.cli.main; flows.cli.main._parser(); print(set(sys.modules) & {set(HEAVY)!r}, len(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "flows.cli.main", "--help"], cwd=ROOT, check=True, capture_output=True
-        )
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.3
+    heavy, modules = done.stdout.rsplit(maxsplit=1)
+    assert heavy == "set()"
+    assert int(modules) < 130
 
 
 @pytest.mark.parametrize(
