@@ -165,9 +165,10 @@ class Trials:
         return self._plan(setting, min(setting.train.epochs, round(affordable / images)), batch, images)
 
     def _whole(self, setting: Setting, work: float) -> _Plan:
-        """All images, where `work` pays for a pass over them; no more passes than in the final training."""
+        """All images, where `work` pays for a pass over them, else a batch at least; no more passes than in the final
+        training."""
         affordable, batch = self._affordable(setting, work)
-        images = min(self.images, round(affordable))
+        images = min(self.images, max(batch, round(affordable)))
         return self._plan(setting, min(setting.train.epochs, round(affordable / images)), batch, images)
 
     def _affordable(self, setting: Setting, work: float) -> tuple[float, int]:
