@@ -72,9 +72,11 @@ class Length:
     epochs: int
 
 
-def passes(work: float, cost: Cost, images: int) -> float:
-    """How many times `work` pays for a network of `cost` to learn from so many images."""
-    return work / cost.of_step(batch_of(work, cost, images)) * batch_of(work, cost, images) / images
+def passes(work: float, cost: Cost, images: int, batch: int | None = None) -> float:
+    """How many times `work` pays for a network of `cost` to learn from so many images, in batches of `batch`, or of
+    what suits the work."""
+    batch = batch or batch_of(work, cost, images)
+    return work / cost.of_step(batch) * batch / images
 
 
 def batch_of(work: float, cost: Cost, images: int) -> int:
@@ -85,7 +87,8 @@ def batch_of(work: float, cost: Cost, images: int) -> int:
     return min(LARGEST_BATCH, max(SMALLEST_BATCH, 1 << fits.bit_length() - 1))
 
 
-def length(work: float, cost: Cost, images: int) -> Length:
+def length(work: float, cost: Cost, images: int, batch: int | None = None) -> Length:
     """What `work` pays for, but no more than anybody gains from."""
     least, most = PASSES
-    return Length(batch_of(work, cost, images), int(min(most, max(least, passes(work, cost, images)))))
+    batch = batch or batch_of(work, cost, images)
+    return Length(batch, int(min(most, max(least, passes(work, cost, images, batch)))))

@@ -18,10 +18,10 @@ from tasks.core.auto.trials import Base, Outcome, Setting
 
 # Shares of the work of the dense training: a trial of each side; of each network; of what augmentations go on from; of
 # each augmentation; of each learning rate.
-SIDE, NETWORK, BASE, AUGMENTATION, RATE = 0.08, 0.1, 0.3, 0.05, 0.08
+SIDE, NETWORK, BASE, AUGMENTATION, RATE = 0.08, 0.08, 0.3, 0.05, 0.16
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
 LR, LEARNED_LR = 3e-3, 1e-3  # of random weights, of learned ones
-OTHER_LRS = {"quick": (), "normal": (3,), "thorough": (1 / 3, 3)}  # and what is tried for it, in proportion
+OTHER_LRS = {"quick": (), "normal": (), "thorough": (1 / 3, 3)}  # and what is tried for it, in proportion
 QUICK = 4  # augmentations that a quick run tries
 HELPS = 1.0  # standard errors by which an augmentation has to be better
 BETTER = 2.0  # and a small network after as many passes as a large one

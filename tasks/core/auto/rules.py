@@ -22,14 +22,14 @@ SEARCHES: dict[str, dict[str, int]] = {
         "evaluate.repeats": 1000,
         "press.trials": 40,
         "press.patience": 20,
-        "press.finetunes": 2,
+        "press.finetunes": 3,
         "tune.trials": 0,
     },
     "thorough": {
         "evaluate.repeats": 4000,
         "press.trials": 60,
         "press.patience": 25,
-        "press.finetunes": 3,
+        "press.finetunes": 4,
         "tune.trials": 12,
     },
 }
@@ -44,7 +44,8 @@ def follow(draft: Draft) -> None:
     draft.choose("train.epochs", dense.epochs, why)
     why = f"leaves {images // dense.batch_size} steps an epoch"
     draft.choose("train.batch_size", dense.batch_size, why)
-    recovery = length(draft.work * RECOVERY, cost, images)
+    # In smaller batches, as so little work would have them for a training from the beginning, recovery is worse.
+    recovery = length(draft.work * RECOVERY, cost, images, dense.batch_size)
     steps = recovery.epochs * images // recovery.batch_size
     why = f"{RECOVERY:g} of the work of the dense training"
     draft.choose("prune.epochs", recovery.epochs, why)

@@ -68,15 +68,15 @@ def settled(path: Path, digits: Dataset, journal: Path) -> tuple[Pipeline, Any]:
 def test_everything_is_settled_and_flips_are_refused_when_digits_are_learned(
     tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(budget.DENSE, "normal", 1.5e11)
-    path = asked(tmp_path, recipe={"budget": "normal"})
+    monkeypatch.setitem(budget.DENSE, "thorough", 1.5e11)
+    path = asked(tmp_path, recipe={"budget": "thorough"})
     params, draft = settled(path, digits, tmp_path / "journal")
     assert set(draft.choices) == load_asked(path).auto
     assert all(choice.reason for choice in draft.choices.values())
     assert params.train.optimizer == "adamw"
     assert not params.augment.flip_horizontal
     assert not params.augment.flip_vertical
-    assert sum(trial.question == "learning rate" for trial in draft.tried) == 2
+    assert sum(trial.question == "learning rate" for trial in draft.tried) == 3
     flip = next(trial for trial in draft.tried if trial.variant == "flips, left and right")
     assert flip.gain is not None and flip.error is not None and flip.gain < -flip.error
     networks = [trial for trial in draft.tried if trial.question == "network"]
