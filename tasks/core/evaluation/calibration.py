@@ -8,8 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
-from scipy.stats import beta
+from scipy.special import betaincinv, log_softmax
 
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures that are looked at
 COVERAGES = np.arange(20, 0, -1) / 20  # shares of the images whose answers a threshold may keep
@@ -55,6 +54,6 @@ def unsure_below(
         answered_N = confidence_N >= threshold
         right = int((right_N & answered_N).sum())
         wrong = int(answered_N.sum()) - right
-        if right and beta.ppf(RISK / len(COVERAGES), right, wrong + 1) >= precision:
+        if right and betaincinv(right, wrong + 1, RISK / len(COVERAGES)) >= precision:
             return 0.0 if answered_N.all() else float(threshold)
     return None
