@@ -21,7 +21,7 @@ from tasks.core.config.params import IngestParams
 from tasks.core.data.dataset import open_dataset
 from tasks.core.data.samples import Target, choose_target
 from tasks.core.data.sources import TEST, VAL
-from tasks.ingest import LEAST_SHARE, _fraction, ingest
+from tasks.ingest import _fraction, ingest
 from tests.unit.data.test_idx import write_idx
 
 ROOT = Path(__file__).parents[2]
@@ -102,14 +102,14 @@ def test_ingest_packs_every_image_once_when_all_are_good(source: Path) -> None:
 
 @pytest.mark.parametrize(
     ("images", "val", "test"),
-    [(60, 0.2, 0.2), (3500, 0.2, 0.2), (4500, 0.156, 0.156), (6000, 0.117, 0.15), (70_000, 0.1, 0.15)],
+    [(60, 0.2, 0.2), (4500, 0.2, 0.156), (12_000, 0.167, 0.15), (70_000, 0.1, 0.15)],
 )
 def test_split_holds_out_enough_to_tell_something_when_training_can_spare_it(
     images: int, val: float, test: float
 ) -> None:
-    assert _fraction("auto", images, LEAST_SHARE[VAL]) == val
-    assert _fraction("auto", images, LEAST_SHARE[TEST]) == test
-    assert _fraction(0.3, images, LEAST_SHARE[VAL]) == 0.3
+    assert _fraction("auto", images, VAL) == val
+    assert _fraction("auto", images, TEST) == test
+    assert _fraction(0.3, images, VAL) == 0.3
 
 
 def test_ingest_writes_equal_files_when_run_again_on_a_copy_made_in_another_order(source: Path) -> None:

@@ -47,7 +47,7 @@ class IngestParams(Params):
     channels: Literal["auto", "grey", "rgb"] = "auto"
     """auto: grey if every image is grey, else rgb"""
     val_fraction: Literal["auto"] | Annotated[float, Field(gt=0, lt=0.5)] = "auto"
-    """held out where there is no val/; auto: about 700 images, but from 0.1 to 0.2 of those that there are"""
+    """held out where there is no val/; auto: about 2,000 images, but from 0.1 to 0.2 of those that there are"""
     test_fraction: Literal["auto"] | Annotated[float, Field(gt=0, lt=0.5)] = "auto"
     """held out where there is no test/; auto: about 700 images, but from 0.15 to 0.2 of those that there are"""
     min_per_class: Annotated[int, Field(ge=3)] = 10
