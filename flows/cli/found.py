@@ -13,6 +13,7 @@ from tasks.core.config.params import IngestParams
 from tasks.core.data import archives, idx
 from tasks.core.data.find import find
 from tasks.core.data.images import GREY_MODES, Header, HeaderJob, read_headers
+from tasks.core.data.samples import choose_target
 from tasks.core.data.sources import SPLITS, Found
 from tasks.core.data.tables import METADATA, TABLES
 
@@ -57,7 +58,7 @@ def look(source: Path, labels: str | None) -> list[str]:
     found, _ = find(params, source)
     return [
         _counted(found.classes, found.labels_N),
-        *_headers(found, int(params.max_megapixels * 1e6)),
+        *_headers(found, params),
         *_left_out(found),
         *_odd(found, params),
     ]
@@ -75,7 +76,8 @@ def _counted(classes: list[str], labels_N: np.ndarray) -> str:
     return f"{counts_K.sum():,} images in {len(classes):,} classes: {', '.join(named)}."
 
 
-def _headers(found: Found, max_pixels: int) -> list[str]:
+def _headers(found: Found, params: IngestParams) -> list[str]:
+    max_pixels = int(params.max_megapixels * 1e6)
     rows = np.unique(np.linspace(0, len(found.paths) - 1, LOOKED_INTO).astype(int))
     headers = read_headers(HeaderJob([found.root + found.paths[int(i)] for i in rows], max_pixels))
     good = [header for header in headers if isinstance(header, Header)]
@@ -94,6 +96,9 @@ def _headers(found: Found, max_pixels: int) -> list[str]:
             "grey" if grey == 1 else "in colour" if grey == 0 else f"{grey:.0%} grey, the others in colour"
         )
         lines.append(f"{_of(len(good), len(found.paths))}: {what}, {colour}.")
+        target = choose_target(params, sizes, grey == 1)
+        if set(sizes) != {(target.height, target.width)}:
+            lines.append(f"Scaled to {target.height} x {target.width} by stage ingest (ingest.size).")
     lines += [
         f"Cannot be used: {n} of {len(headers)} looked into: {reason}."
         for reason, n in bad.most_common(LISTED)

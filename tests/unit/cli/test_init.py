@@ -137,6 +137,7 @@ def test_look_names_what_is_odd_when_there_is_much_of_it(tmp_path: Path) -> None
         "in colour."
     )
     assert lines[2:] == [
+        "Scaled to 12 x 12 by stage ingest (ingest.size).",
         "Cannot be used: 1 of 330 looked into: no image in a known format.",
         "Left out: 1 not an image by its extension (such as tiny/notes.txt); data/ingest/report.json will list them.",
         "Odd: class folder empty holds no image and is left out.",
@@ -144,6 +145,15 @@ def test_look_names_what_is_odd_when_there_is_much_of_it(tmp_path: Path) -> None
         "Odd: classes that differ by case or blanks alone: Cat, cat.",
         "Odd: train taken for classes, since other folders than train, val and test stand beside.",
     ]
+
+
+@pytest.mark.parametrize(("side", "becomes"), [(4, "8 x 8"), (300, "224 x 224")])
+def test_look_says_what_images_become_when_they_are_very_small_or_large(
+    tmp_path: Path, side: int, becomes: str
+) -> None:
+    assert f"Scaled to {becomes} by stage ingest (ingest.size)." in look(
+        images(tmp_path, side, a=10, b=10), None
+    )
 
 
 def test_look_names_smallest_and_largest_class_when_they_are_far_apart(tmp_path: Path) -> None:
