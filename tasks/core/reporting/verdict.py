@@ -11,6 +11,7 @@ from tasks.core.evaluation.candidates import DENSE, Candidate
 from tasks.core.reporting.page import percent, points
 
 MEMORISED = 0.1  # accuracy on training images above that on validation images from which on it is named
+UNLEARNED = 0.1  # share of the mistakes of naming the largest class, below which training has done all it can
 QUICK = "This was a quick run: modelpress run --budget normal searches and trains twelve times longer."
 _LISTED = 5  # classes
 
@@ -141,6 +142,11 @@ def _advice(baselines: Mapping[str, Any], train_accuracy: float, val_accuracy: f
             f"The dense model memorises: {percent(train_accuracy, 0)} of its training images are right, and "
             f"{percent(val_accuracy, 0)} of the validation images. More images, stronger augmentation, a smaller or "
             "a pretrained network (start.weights)."
+        )
+    elif 1 - train_accuracy <= UNLEARNED * (1 - majority):
+        found.append(
+            f"The dense model has learned its images as far as they go, and so has {_named(baselines['best'])}: more test "
+            "images, to tell the two apart, or no network for images as easy as these."
         )
     else:
         found.append(

@@ -91,10 +91,17 @@ def test_dense_model_is_kept_when_none_is_within_the_bar() -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "words"), [(0.99, "memorises: 99"), (0.4, "has not learned its training images (40")]
+    ("train", "val", "words"),
+    [
+        (0.99, 0.35, "memorises: 99"),
+        (0.4, 0.35, "has not learned its training images (40"),
+        (1.0, 1.0, "has learned its images as far as they go, and so has"),
+    ],
 )
-def test_advice_is_for_what_went_wrong_when_the_model_knows_nothing(train: float, words: str) -> None:
-    advice = verdict(known("press-1"), known(DENSE, -1.0), train_accuracy=train, val_accuracy=0.35).advice
+def test_advice_is_for_what_went_wrong_when_the_model_knows_nothing(
+    train: float, val: float, words: str
+) -> None:
+    advice = verdict(known("press-1"), known(DENSE, -1.0), train_accuracy=train, val_accuracy=val).advice
     assert len(advice) == 1 and words in advice[0].replace("\u00a0", " ")
 
 
