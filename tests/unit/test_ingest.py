@@ -287,6 +287,28 @@ def test_ingest_refuses_when_there_is_one_class(tmp_path: Path, rng: np.random.G
     assert "only one class, lonely, has images" in refused(source)
 
 
+def test_ingest_refuses_when_all_images_are_alike(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(12):
+            Image.new("RGB", (SIDE, SIDE), "grey").save(tmp_path / "set" / name / f"{i:02}.png")
+    found = refused(tmp_path / "set")
+    assert "images in a (0), b (0); left out: 24 same pixels under two labels" in found
+
+
+@pytest.mark.parametrize(("side", "becomes"), [(4, 8), (4000, 224)])
+def test_ingest_scales_images_when_they_are_very_small_or_large(
+    tmp_path: Path, side: int, becomes: int
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(5):
+            noise(rng, 4, 4).resize((side, side * 3 // 4)).save(tmp_path / "set" / name / f"{i}.png")
+    out = run(tmp_path / "set", min_per_class=3)
+    assert load(out / "dataset.json")["image_shape"] == [max(8, becomes * 3 // 4), becomes, 1]
+
+
 def test_ingest_names_class_and_count_when_a_class_is_too_small(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:

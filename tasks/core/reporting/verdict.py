@@ -12,6 +12,7 @@ from tasks.core.reporting.page import percent, points
 
 MEMORISED = 0.1  # accuracy on training images above that on validation images from which on it is named
 UNLEARNED = 0.1  # share of the mistakes of naming the largest class, below which training has done all it can
+ROUNDING = 1e-6  # of an accuracy in single precision
 QUICK = "This was a quick run: modelpress run --budget normal searches and trains twelve times longer."
 _LISTED = 5  # classes
 
@@ -132,7 +133,7 @@ def _advice(baselines: Mapping[str, Any], train_accuracy: float, val_accuracy: f
     found = []
     accuracies = {name: accuracy["val"] for name, accuracy in baselines["accuracy"].items()}
     majority, best = accuracies["majority"], accuracies[baselines["best"]]
-    if best <= majority and val_accuracy <= majority:
+    if best <= majority and val_accuracy <= majority + ROUNDING:
         found.append(
             "No baseline does better than naming the largest class: do the labels follow from the pixels? Look at "
             "some images of each class."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tasks.core.evaluation.bar import Bar
@@ -105,10 +106,11 @@ def test_advice_is_for_what_went_wrong_when_the_model_knows_nothing(
     assert len(advice) == 1 and words in advice[0].replace("\u00a0", " ")
 
 
-def test_advice_doubts_the_labels_when_no_baseline_beats_the_majority() -> None:
-    guesses = {"val": 0.1, "test": 0.1}
+@pytest.mark.parametrize("val_accuracy", [0.3, float(np.float32(1 / 3))])
+def test_advice_doubts_the_labels_when_no_baseline_beats_the_majority(val_accuracy: float) -> None:
+    guesses = {"val": 1 / 3, "test": 1 / 3}
     blind = {"best": "majority", "accuracy": {"majority": guesses, "random forest": guesses}}
-    found = verdict(known("press-1"), known(DENSE, -1.0), baselines=blind, val_accuracy=0.09)
+    found = verdict(known("press-1"), known(DENSE, -1.0), baselines=blind, val_accuracy=val_accuracy)
     assert "the majority class" in found.sentence
     assert "do the labels follow from the pixels" in found.advice[0]
 
