@@ -72,10 +72,8 @@ class Length:
     epochs: int
 
 
-def passes(work: float, cost: Cost, images: int, batch: int | None = None) -> float:
-    """How many times `work` pays for a network of `cost` to learn from so many images, in batches of `batch`, or of
-    what suits the work."""
-    batch = batch or batch_of(work, cost, images)
+def passes(work: float, cost: Cost, images: int, batch: int) -> float:
+    """How many times `work` pays for a network of `cost` to learn from so many images, in such batches."""
     return work / cost.of_step(batch) * batch / images
 
 
@@ -88,7 +86,7 @@ def batch_of(work: float, cost: Cost, images: int) -> int:
 
 
 def length(work: float, cost: Cost, images: int, batch: int | None = None) -> Length:
-    """What `work` pays for, but no more than anybody gains from."""
+    """What `work` pays for, but no more than anybody gains from; in batches of `batch`, or of what suits the work."""
     least, most = PASSES
     batch = batch or batch_of(work, cost, images)
     return Length(batch, int(min(most, max(least, passes(work, cost, images, batch)))))

@@ -174,7 +174,8 @@ class Trials:
     def _affordable(self, setting: Setting, work: float) -> tuple[float, int]:
         """How many images `work` pays for, counted as often as they are seen, in all folds; and in what batches."""
         work, cost = work / len(self._folds), self.cost(setting.train)
-        return passes(work, cost, self.images) * self.images, batch_of(work, cost, self.images)
+        batch = batch_of(work, cost, self.images)
+        return passes(work, cost, self.images, batch) * self.images, batch
 
     def _plan(self, setting: Setting, length: int, batch: int, images: int) -> _Plan:
         about = (self._dataset.image_shape, self._dataset.channel_mean, self._dataset.channel_std)

@@ -53,7 +53,7 @@ def test_few_images_get_more_passes_and_smaller_batches_than_many() -> None:
 
 
 def test_passes_grow_with_the_work() -> None:
-    assert passes(2e12, SMALL, 5000) > passes(1e12, SMALL, 5000)
+    assert passes(2e12, SMALL, 5000, 32) == 2 * passes(1e12, SMALL, 5000, 32)
     assert batch_of(1e9, SMALL, 5000) == SMALLEST_BATCH
 
 
