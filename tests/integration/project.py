@@ -63,7 +63,7 @@ def with_data(folder: Path, source: Path, **sections: dict[str, Any]) -> Path:
     return folder
 
 
-def run(folder: Path, *command: str, code: int = 0, **environment: str) -> str:
+def run(folder: Path, *command: str, code: int = 0, limit_s: float = 840, **environment: str) -> str:
     """What `command` printed, after it ended with `code`."""
     done = subprocess.run(
         command,
@@ -72,7 +72,7 @@ def run(folder: Path, *command: str, code: int = 0, **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=840,
+        timeout=limit_s,
         check=False,
     )
     assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}"

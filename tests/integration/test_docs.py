@@ -20,6 +20,8 @@ SUBSTITUTES = {
     ". .venv/bin/activate\n": "",
 }
 
+RUN_S = 2400  # for a quick run, which takes four minutes alone, and here shares a core with another test
+
 
 def blocks(page: Path) -> list[str]:
     """The shell blocks of a page."""
@@ -27,7 +29,7 @@ def blocks(page: Path) -> list[str]:
 
 
 def shell(folder: Path, script: str) -> str:
-    return run(folder, "bash", "-euo", "pipefail", "-c", script, **environment())
+    return run(folder, "bash", "-euo", "pipefail", "-c", script, limit_s=RUN_S, **environment())
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,7 @@ def after_tutorial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[P
     yield folder, [shell(folder, block) for block in blocks(ROOT / "docs/tutorial.md")]
 
 
+@pytest.mark.timeout(RUN_S + 300)
 def test_tutorial_ends_with_a_model_that_predicts_when_its_blocks_are_run(
     after_tutorial: tuple[Path, list[str]],
 ) -> None:
@@ -53,6 +56,7 @@ def test_tutorial_ends_with_a_model_that_predicts_when_its_blocks_are_run(
     assert re.search(r"^train\.arch +auto: \w+_small ", printed[3], re.M)
 
 
+@pytest.mark.timeout(RUN_S + 300)
 def test_readme_s_own_images_block_predicts_when_it_is_run(after_tutorial: tuple[Path, list[str]]) -> None:
     folder, _ = after_tutorial
     (block,) = [block for block in blocks(ROOT / "README.md") if "modelpress predict" in block]
