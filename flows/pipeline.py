@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def _tracked(root: Path, run: FlowRun, **options: Any) -> State[Outcomes]:
 
 def _read(root: Path) -> Prepared:
     params = load_asked(Path("params.yaml")).pipeline
-    tracker = Tracker(root, settings.EXPERIMENT)
+    tracker = Tracker(root, settings.EXPERIMENT, partial(dag.locked, root))
     return Prepared(params, dag.read(root, clean=True), tracker)
 
 

@@ -96,13 +96,25 @@ def read(root: Path, *, clean: bool = False) -> Plan:
                     for step in steps
                 ),
                 removed=removed,
-                locked=tuple(_locked(root)),
+                locked=tuple(_entries(root)),
             )
     except SCMError:
         mend = "`git init -q` and `git add -A && git commit -qm modelpress` make it one"
         raise BadInput(f"{root}: no git repository, as a downloaded archive is none: {mend}") from None
     except DvcException as error:
         raise BadInput(one_line(error)) from None
+
+
+def locked(root: Path) -> dict[str, dict[str, Any]]:
+    """What dvc.lock holds of each stage, by its name.
+
+    DVC rewrites the file in place at the end of every stage, and siblings end at any time: who reads without DVC's
+    lock finds half of it now and then.
+    """
+    from dvc.repo import Repo, lock_repo
+
+    with Repo(str(root), _wait_for_lock=True) as repo, lock_repo(repo):
+        return _entries(root)
 
 
 def settle_lock(root: Path, plan: Plan) -> None:
@@ -114,7 +126,7 @@ def settle_lock(root: Path, plan: Plan) -> None:
         plan: as it was read before the stages ran.
     """
     new = [stage.name for stage in plan.stages if stage.name not in plan.locked]
-    found = _locked(root)
+    found = list(_entries(root))
     wanted = [name for name in [*plan.locked, *new] if name in found]
     wanted += [name for name in found if name not in wanted]
     if found == wanted:
@@ -139,11 +151,11 @@ def _drop_broken_rwlock(folder: Path) -> None:
         path.unlink()
 
 
-def _locked(root: Path) -> list[str]:
+def _entries(root: Path) -> dict[str, dict[str, Any]]:
     path = root / LOCK
     if not path.is_file():
-        return []
-    return list(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader).get("stages") or {})
+        return {}
+    return yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader).get("stages") or {}
 
 
 def one_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from tasks.core.tracking.records import (
     finite,
     flatten,
     git,
-    lock_entry,
     lock_params,
     rows,
 )
@@ -48,6 +47,7 @@ _MEASURED = (
 )
 _EFFECT = ("points", "low", "high", "having", "lacking")  # columns of effects.csv that are numbers
 _TRIAL_STATUS = {"complete": "FINISHED", "pruned": "KILLED"}  # FAILED otherwise
+Entries = Mapping[str, Mapping[str, Any]]
 
 
 class Tracker:
@@ -57,16 +57,21 @@ class Tracker:
     the log, not one of the pipeline.
     """
 
-    def __init__(self, root: Path, experiment: str) -> None:
+    def __init__(self, root: Path, experiment: str, locked: Callable[[], Entries] = dict) -> None:
         """Open the store at MLFLOW_TRACKING_URI, creating database and experiment if there are none:
         once, before anything runs in parallel.
+
+        Args:
+            root: the checkout.
+            experiment: its name in MLflow.
+            locked: what dvc.lock holds of each stage, by its name, at the time of the call.
 
         Raises:
             BadInput: there is a server, but it does not answer.
             StageFailed: the store cannot be opened.
         """
         reach("MLFLOW_TRACKING_URI", "/health")
-        self._root, self._lock = root, threading.Lock()
+        self._root, self._lock, self._locked = root, threading.Lock(), locked
         self._monitors: dict[str, Monitor] = {}
         self._outcomes: dict[str, str] = {}
         self._outbox: Outbox | None = None
@@ -126,8 +131,9 @@ class Tracker:
                 return
             tags = {"modelpress.outcome": outcome}
             if outcome == "ran":
-                tags["modelpress.key"] = self._key(stage)
-                self._box.log(stage, params=flatten(lock_params(lock_entry(self._root, stage))))
+                entry = self._locked().get(stage, {})
+                tags["modelpress.key"] = _key(entry)
+                self._box.log(stage, params=flatten(lock_params(entry)))
                 if folder is not None:
                     self._log_folder(stage, folder)
             self._box.log(stage, tags=tags)
@@ -179,17 +185,13 @@ class Tracker:
         """What came of every stage, with links to the runs that made what is there now."""
         if not self._outcomes:
             return
+        entries = self._locked()
         kept = [stage for stage, outcome in self._outcomes.items() if outcome in ("restored", "unchanged")]
-        made_by = {stage: self._key(stage) for stage in kept}
+        made_by = {stage: _key(entries.get(stage, {})) for stage in kept}
         lines = ["| stage | outcome | made by |", "|---|---|---|"]
         for stage, outcome in self._outcomes.items():
             lines.append(f"| {stage} | {outcome} | []({{{stage}}}) |")
         self._box.describe(RUN, "\n".join([*self._said, "", *lines]), made_by)
-
-    def _key(self, stage: str) -> str:
-        """What dvc.lock holds of a stage, in short: equal keys are equal inputs, parameters and outputs."""
-        entry = lock_entry(self._root, stage)
-        return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
     def _log_folder(self, run: str, folder: Path) -> None:
         if (folder / "metrics.json").is_file():
@@ -224,3 +226,8 @@ class Tracker:
         )
         self._box.end(run, _TRIAL_STATUS.get(state, "FAILED"))
         return run
+
+
+def _key(entry: Mapping[str, Any]) -> str:
+    """What dvc.lock holds of a stage, in short: equal keys are equal inputs, parameters and outputs."""
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What the mirror reads, in the shape that MLflow takes: dvc.lock, tables, metrics, the data set, the commit."""
+"""What the mirror reads, in the shape that MLflow takes: entries of dvc.lock, tables, metrics, the data set, the commit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from tasks.core.common.files import read_json
 
 _FORBIDDEN = re.compile(r"[^\w\-. :/]")
@@ -22,15 +20,6 @@ T = TypeVar("T")
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     whole = list(items)
     return (whole[start : start + size] for start in range(0, len(whole), size))
-
-
-def lock_entry(root: Path, stage: str) -> dict[str, Any]:
-    lock = root / "dvc.lock"
-    if not lock.is_file():
-        return {}
-    content = yaml.load(lock.read_bytes(), Loader=yaml.CSafeLoader)
-    entry = (content.get("stages") or {}).get(stage) or {}
-    return dict(entry)
 
 
 def lock_params(entry: Mapping[str, Any]) -> dict[str, Any]:

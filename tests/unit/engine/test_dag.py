@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo, lock_repo
 
 from flows.engine import dag
 from tasks.core.common.errors import BadInput
@@ -67,6 +70,26 @@ def test_read_goes_on_when_a_killed_process_left_half_a_list_of_readers(done: Pa
     assert dag.read(done).pending() == []
     left.write_bytes(b"")
     assert dag.read(done).pending() == []
+
+
+def test_locked_gives_all_stages_when_dvc_is_in_the_middle_of_rewriting_the_file(done: Path) -> None:
+    path = done / dag.LOCK
+    content, stages = path.read_bytes(), list(dag.locked(done))
+    assert stages == ["ingest", "train", "prune@0.5", "prune@0.25", "evaluate"]
+    emptied = threading.Event()
+
+    def rewrite() -> None:
+        with Repo(str(done)) as repo, lock_repo(repo):
+            path.write_bytes(b"")
+            emptied.set()
+            time.sleep(0.5)
+            path.write_bytes(content)
+
+    dvc = threading.Thread(target=rewrite)
+    dvc.start()
+    assert emptied.wait(60)
+    assert list(dag.locked(done)) == stages
+    dvc.join()
 
 
 @pytest.mark.parametrize(
