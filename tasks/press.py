@@ -8,20 +8,17 @@ bisection, where each step is a fine-tuning; what was fine-tuned becomes a candi
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pandas as pd
-import torch
-from optuna.trial import FrozenTrial
 
 from tasks.core.augmentation.batch import BatchAugment
 from tasks.core.common.errors import StageFailed
-from tasks.core.common.files import fingerprint, read_json, staged, write_json
+from tasks.core.common.files import fingerprint, read_json, write_json
 from tasks.core.common.journal import cut_off
 from tasks.core.common.kept import kept
 from tasks.core.common.progress import Progress
@@ -36,35 +33,36 @@ from tasks.core.compression.search import (
     suggest,
     tell,
     volumes,
-    worth_of,
 )
+from tasks.core.compression.workshop import Finetuned, Workshop
 from tasks.core.config.cli import main
 from tasks.core.config.compression_params import PressParams
 from tasks.core.config.params import SelectParams
 from tasks.core.config.params_file import Pipeline, load_pipeline
 from tasks.core.data.dataset import open_dataset
-from tasks.core.distributed.world import world
-from tasks.core.evaluation.bar import Bar, Loss
-from tasks.core.evaluation.stats import loss
-from tasks.core.models.saved import load_model, save_model
-from tasks.core.models.spec import Spec
-from tasks.core.pruning.finetuning import recover
-from tasks.core.quantization.deliver import deliver
+from tasks.core.evaluation.candidates import quantized
+from tasks.core.models.saved import load_model
 from tasks.core.quantization.schemes import Source
 from tasks.core.runtime.export import export
-from tasks.core.runtime.session import predict, session
-from tasks.core.training.recipes import note, write_history
 
 RESAMPLES = 10_000  # of the bootstrap
 
 
 def press(
-    params: PressParams, model: Path, data: Path, policy: Path, settings: Path, journal: Path, out: Path
+    params: PressParams,
+    model: Path,
+    candidates: Path,
+    data: Path,
+    policy: Path,
+    settings: Path,
+    journal: Path,
+    out: Path,
 ) -> None:
     """Write trials.csv, sensitivity.csv, metrics.json and a folder a candidate.
 
     Args:
         model: folder of the dense model, which is also the teacher.
+        candidates: data/quantize; a design that is no better than one of them within the bar is not trained.
         data: the ingested data set.
         policy: policy.json of augment.
         settings: params.yaml, whose sections `prune`, `quantize` and `select` say how designs are trained
@@ -82,24 +80,20 @@ def press(
     dataset, resolved = open_dataset(data, spec.sampling), read_json(policy)
     augment = BatchAugment(resolved, asked.prune.augment_strength)
     source = Source(asked.quantize, dataset, augment, network, export(network, spec.image_shape))
+    others = [candidates / name / "model.onnx" for name in quantized(asked)]
     bench = Bench(source, params.criteria, asked.prune.round_to, params.images, params.seed)
     with kept(journal, _key(asked, dataset.digest, resolved, bench.dense.hex())) as folder:
-        _press(params, asked, source, bench, spec, folder, out)
-
-
-def _press(
-    params: PressParams, asked: Pipeline, source: Source, bench: Bench, spec: Spec, folder: Path, out: Path
-) -> None:
-    rows = _sensitivity(params, asked.select, bench, folder / "sensitivity.json")
-    study = open_study(params, asked.select, bench, rows, folder / "trials.log")
-    with Progress("press", params.trials + params.finetunes * asked.prune.epochs) as progress:
-        _search(study, params, asked, bench, progress)
-        best = front(study, asked.select)
-        if not best:
-            raise StageFailed("no design meets select.max_latency_ms and select.max_size_kb: raise them")
-        trained = _Workshop(asked, source, bench, spec, folder, progress).bisect(best, params.finetunes)
-    for number, finetuned in enumerate(trained, 1):
-        shutil.copytree(finetuned.folder, out / str(number))
+        rows = _sensitivity(params, asked.select, bench, folder / "sensitivity.json")
+        study = open_study(params, asked.select, bench, rows, folder / "trials.log")
+        with Progress("press", params.trials + params.finetunes * asked.prune.epochs) as progress:
+            _search(study, params, asked, bench, progress)
+            best = front(study, asked.select)
+            if not best:
+                raise StageFailed("no design meets select.max_latency_ms and select.max_size_kb: raise them")
+            workshop = Workshop(asked, source, bench, spec, folder, progress)
+            trained = workshop.bisect(best, params.finetunes, workshop.reached(others))
+        for number, finetuned in enumerate(trained, 1):
+            shutil.copytree(finetuned.folder, out / str(number))
     _write(study, asked, rows, trained, out)
 
 
@@ -154,89 +148,8 @@ def _waiting(study: optuna.Study) -> int:
     return sum(trial.state == optuna.trial.TrialState.WAITING for trial in study.trials)
 
 
-@dataclass(frozen=True)
-class _Finetuned:
-    """A design of the front, trained: where its candidate is, and what it loses on validation images."""
-
-    trial: FrozenTrial
-    folder: Path
-    loss: Loss
-    within: bool
-
-
-@dataclass(frozen=True)
-class _Workshop:
-    """Where designs are trained."""
-
-    asked: Pipeline
-    source: Source
-    bench: Bench
-    spec: Spec
-    folder: Path
-    progress: Progress
-
-    def bisect(self, best: list[FrozenTrial], count: int) -> list[_Finetuned]:
-        """Train up to `count` designs of the front: the middle one, then the one between it and the end that
-        its outcome points to, each end measured by the logarithm of its merit."""
-        merits = [merit(worth_of(trial), self.asked.select) for trial in best]
-        low, high, trained = 0, len(best) - 1, list[_Finetuned]()
-        while len(trained) < count and low <= high:
-            middle = (merits[low] * merits[high]) ** 0.5
-            i = min(range(low, high + 1), key=lambda j: abs(np.log(merits[j] / middle)))
-            finetuned = self._finetuned(best[i])
-            trained.append(finetuned)
-            low, high = (i + 1, high) if finetuned.within else (low, i - 1)
-        return trained
-
-    def _finetuned(self, trial: FrozenTrial) -> _Finetuned:
-        """A design, trained; what a run that was killed has finished is taken as it is."""
-        folder = self.folder / f"trial-{trial.number}"
-        design = suggest(trial, self.asked.press, self.bench)
-        if folder.is_dir():
-            self.progress.step("from the journal", self.asked.prune.epochs)
-        else:
-            with staged(folder) as partial:
-                self._train(design, trial.number, partial)
-        lost = self._loss((folder / "model.onnx").read_bytes())
-        bar = Bar(self.asked.select.max_drop_points, len(self.source.dataset.val))
-        return _Finetuned(trial, folder, lost, bar.passes(lost))
-
-    def _train(self, design: Design, number: int, out: Path) -> None:
-        params, dataset = self.asked.prune, self.source.dataset
-        torch.manual_seed(params.seed)
-        student = self.bench.cut(design).train()
-        with world() as ranks:
-            rows = recover(
-                student,
-                self.source.network,
-                params,
-                dataset,
-                self.source.augment,
-                ranks,
-                length=params.epochs,
-                seed=params.seed,
-                checkpoint=self.folder / f"checkpoint-{number}",
-            )
-            history = self.progress.over(rows, note)
-        self.source.network.cpu()
-        student.cpu().eval()
-        source = self.bench.source_of(student)
-        deliver(source, self.bench.delivered(design, source), design.scheme, out)
-        save_model(student, self.spec, out)
-        write_history(history, out / "history.csv")
-
-    def _loss(self, content: bytes) -> Loss:
-        """What a model loses on the validation images."""
-        val = self.source.dataset.val
-        right = [
-            predict(session(model, 1), val.images_NHWC).argmax(1) == val.labels_N
-            for model in (self.bench.dense, content)
-        ]
-        return loss(right[0], right[1], RESAMPLES, self.asked.press.seed)
-
-
 def _write(
-    study: optuna.Study, asked: Pipeline, rows: list[dict[str, Any]], trained: list[_Finetuned], out: Path
+    study: optuna.Study, asked: Pipeline, rows: list[dict[str, Any]], trained: list[Finetuned], out: Path
 ) -> None:
     best = {trial.number for trial in front(study, asked.select)}
     names = {finetuned.trial.number: f"press-{i}" for i, finetuned in enumerate(trained, 1)}

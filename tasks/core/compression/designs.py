@@ -182,6 +182,10 @@ class Bench:
         """Try a design, untrained."""
         source = self.source_of(self.cut(design), quick=True)
         content = source.file(self.quantized(design, source).graph)
+        return self.measured(content)
+
+    def measured(self, content: bytes) -> Worth:
+        """What a file is worth."""
         right_N = predict(session(content, 2), self._val.images_NHWC).argmax(1) == self._val.labels_N
         timed = self._time(content)
         return Worth(float(right_N.mean()), timed.p50_ms, timed.speedup, len(content))

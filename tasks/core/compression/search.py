@@ -30,8 +30,9 @@ GROWTH = 0.002  # of the hypervolume, relative, that counts as growing
 def open_study(
     params: PressParams, select: SelectParams, bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path
 ) -> optuna.Study:
-    """The study at `path`; a new one begins with the same ratio everywhere, by each criterion, and with what
-    `rows` of `designs.sensitivity` advise, in the precision that they are of."""
+    """The study at `path`; a new one begins with the same ratio everywhere, in both precisions and by each
+    criterion, and with what `rows` of `designs.sensitivity` advise, in the precision that they are of: of a dense
+    network that may be int8, and yet float of one that has lost most of its channels."""
     study = optuna.create_study(
         storage=open_storage(path),
         study_name="press",
@@ -48,11 +49,12 @@ def open_study(
             for ratio in UNIFORM
             if ratio <= params.max_ratio
         ]
+        otherwise = [replace(design, int8=not int8) for design in even[1:]]
         again = [replace(design, criterion=other) for other in others for design in even[1:]]
         advised = list(_advised(rows, first, select))
         smooth = [*even, *advised] if bench.has_smooth else []
         rectified = [replace(design, relu=True, int8=True) for design in smooth]
-        for design in [*even, *advised, *rectified, *again]:
+        for design in [*even, *advised, *rectified, *otherwise, *again]:
             ratios = {name: round(round(design.ratios.get(name, 0.0) / STEP) * STEP, 2) for name in groups}
             study.enqueue_trial(
                 {f"ratio.{name}": ratio for name, ratio in ratios.items()}

@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.common.files import read_json
-from tasks.core.config.params_file import load_pipeline
+from tasks.core.config.params_file import Pipeline, load_pipeline
 from tasks.core.evaluation.bar import Loss
 
 DENSE = "dense-fp32"  # the reference: neither pruned nor quantized
@@ -206,11 +206,7 @@ def candidate_folders(quantize: Path, press: Path, settings: Path) -> dict[str, 
     Raises:
         StageFailed: a candidate's model is missing.
     """
-    asked = load_pipeline(settings)
-    origins = ["dense", *(f"prune-{ratio}" for ratio in asked.prune.ratios)]
-    names = [f"{origin}-{scheme}" for origin in origins for scheme in asked.quantize.schemes]
-    names.sort(key=lambda name: name != DENSE)
-    names += pressed(press)
+    names = [*quantized(load_pipeline(settings)), *pressed(press)]
     folders = {name: candidate_folder(name, quantize, press) for name in names}
     for folder in folders.values():
         if not (folder / "model.onnx").is_file():
@@ -220,6 +216,13 @@ def candidate_folders(quantize: Path, press: Path, settings: Path) -> dict[str, 
     if left_out:
         print(f"left out, since params.yaml no longer asks for them: {', '.join(left_out)}", flush=True)
     return folders
+
+
+def quantized(asked: Pipeline) -> list[str]:
+    """The names of the candidates that the stage quantize makes; the reference comes first."""
+    origins = ["dense", *(f"prune-{ratio}" for ratio in asked.prune.ratios)]
+    names = [f"{origin}-{scheme}" for origin in origins for scheme in asked.quantize.schemes]
+    return sorted(names, key=lambda name: name != DENSE)
 
 
 def pressed(press: Path) -> list[str]:

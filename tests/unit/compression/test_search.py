@@ -126,6 +126,15 @@ def test_search_starts_with_uniform_ratios_when_it_is_new(bench: Bench, tmp_path
     assert all(design.int8 and not design.float_layers for design in designs)
 
 
+def test_uniform_ratios_are_tried_in_both_precisions_when_the_search_is_new(
+    bench: Bench, tmp_path: Path
+) -> None:
+    study = open_study(PARAMS, ANY, bench, [], tmp_path / "log")
+    designs = [suggest(ask(study, PARAMS), PARAMS, bench) for _ in range(11)]
+    tried = {(*set(design.ratios.values()), design.int8) for design in designs}
+    assert tried == {(0.0, True)} | {(r, int8) for r in (0.3, 0.4, 0.5, 0.6, 0.7) for int8 in (True, False)}
+
+
 def test_search_starts_with_what_sensitivity_advises_when_it_was_measured(
     bench: Bench, tmp_path: Path
 ) -> None:

@@ -1,0 +1,75 @@
+"""Which designs of the front are trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from optuna.trial import FrozenTrial
+
+from tasks.core.common.progress import Progress
+from tasks.core.compression.designs import Bench, Worth
+from tasks.core.compression.search import ask, front, open_study, suggest, tell
+from tasks.core.compression.workshop import Workshop
+from tasks.core.config.params_file import Pipeline
+from tasks.core.models.spec import Spec
+from tests.networks import SHAPE, source_of
+
+pytestmark = pytest.mark.slow  # graphs are exported
+
+ASKED = Pipeline.model_validate(
+    {
+        "ingest": {"source": "unused"},
+        "prune": {"ratios": [0.5], "steps": 1, "epochs": 1, "batch_size": 64, "lr": 0.05},
+        "quantize": {"schemes": ["fp32"], "calibration_images": 64},
+        "press": {"trials": 6, "images": 100, "criteria": ["l2"], "sensitivity": []},
+        "select": {"max_drop_points": 5.0},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def best(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> list[FrozenTrial]:
+    """A front of uniform ratios, each with half as much speed again as the one before."""
+    study = open_study(
+        ASKED.press, ASKED.select, workshop.bench, [], tmp_path_factory.mktemp("study") / "log"
+    )
+    for number in range(6):
+        trial = ask(study, ASKED.press)
+        suggest(trial, ASKED.press, workshop.bench)
+        speedup = 1.5**number
+        tell(study, trial, Worth(0.9 - number / 50, 1 / speedup, speedup, 1000), ASKED.select)
+    return front(study, ASKED.select)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    source = source_of("resnet_small")
+    bench = Bench(source, ["l2"], 8, 200, 0)
+    spec = Spec("resnet_small", 16, 0.0, SHAPE, 4)
+    return Workshop(ASKED, source, bench, spec, tmp_path_factory.mktemp("kept"), Progress("press", 100))
+
+
+def test_designs_are_better_than_what_was_reached_when_they_are_trained(
+    workshop: Workshop, best: list[FrozenTrial]
+) -> None:
+    reached = best[2].values[1]
+    trained = workshop.bisect(best, 1, reached)
+    assert [finetuned.trial.number for finetuned in trained] == [4], "the middle of the three that are faster"
+    assert (trained[0].folder / "model.onnx").is_file()
+
+
+def test_the_fastest_design_is_trained_when_none_is_better_than_what_was_reached(
+    workshop: Workshop, best: list[FrozenTrial]
+) -> None:
+    trained = workshop.bisect(best, 3, 1000.0)
+    assert [finetuned.trial.number for finetuned in trained] == [best[-1].number]
+
+
+def test_nothing_is_reached_when_no_candidate_is_within_the_bar(workshop: Workshop, tmp_path: Path) -> None:
+    dense, ruined = tmp_path / "dense.onnx", tmp_path / "ruined.onnx"
+    dense.write_bytes(workshop.bench.dense)
+    other = source_of("mobilenet_v2")
+    ruined.write_bytes(other.file(other.graph))
+    assert workshop.reached([ruined]) == 0
+    assert workshop.reached([dense, ruined]) == pytest.approx(1, abs=0.5)
