@@ -43,7 +43,7 @@ from tasks.core.data.dataset import open_dataset
 from tasks.core.evaluation.candidates import quantized
 from tasks.core.models.saved import load_model
 from tasks.core.quantization.schemes import Source
-from tasks.core.runtime.export import export
+from tasks.core.runtime.export import load_graph
 
 RESAMPLES = 10_000  # of the bootstrap
 
@@ -70,7 +70,7 @@ def press(
         journal: a folder that outlives the run: a search goes on from here, one that was killed too.
 
     Raises:
-        StageFailed: the network cannot be pruned or exported, or no design meets the constraints.
+        StageFailed: the network cannot be pruned, or no design meets the constraints.
     """
     if not params.trials:
         _write_nothing(out)
@@ -79,7 +79,7 @@ def press(
     network, spec = load_model(model)
     dataset, resolved = open_dataset(data, spec.sampling), read_json(policy)
     augment = BatchAugment(resolved, asked.prune.augment_strength)
-    source = Source(asked.quantize, dataset, augment, network, export(network, spec.image_shape))
+    source = Source(asked.quantize, dataset, augment, network, load_graph(model))
     others = [candidates / name / "model.onnx" for name in quantized(asked)]
     bench = Bench(source, params.criteria, asked.prune.round_to, params.images, params.seed)
     with kept(journal, _key(asked, dataset.digest, resolved, bench.dense.hex())) as folder:

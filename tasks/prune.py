@@ -18,6 +18,7 @@ from tasks.core.config.compression_params import SPARSE, SPARSE_2OF4, PruneParam
 from tasks.core.data.dataset import Dataset, open_dataset
 from tasks.core.distributed.world import world
 from tasks.core.models.saved import (
+    is_rectified,
     load_model,
     mac_count,
     parameter_count,
@@ -30,13 +31,14 @@ from tasks.core.models.spec import Spec
 from tasks.core.pruning.cutting import Pruner, loss_gradients
 from tasks.core.pruning.finetuning import recover
 from tasks.core.pruning.sparsity import PATTERN, Sparsifier
+from tasks.core.runtime.export import export, load_graph, refill, save_graph
 from tasks.core.training.batchnorm import recalibrate
 from tasks.core.training.loop import Epoch
 from tasks.core.training.recipes import note, write_history
 
 
 def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str, out: Path) -> None:
-    """Prune in steps, training after each; write the model, its history.csv and metrics.json.
+    """Prune in steps, training after each; write the model, its graph.onnx, history.csv and metrics.json.
 
     Args:
         model: folder of the dense model, which is also the teacher.
@@ -81,6 +83,10 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
             return
     student.cpu()
     save_model(student, spec, out)
+    pruned, _ = load_model(out)
+    save_graph(
+        export(pruned, spec.image_shape) if is_rectified(pruned) else refill(load_graph(model), pruned), out
+    )
     write_history(history, out / "history.csv")
     macs, dense_macs = (mac_count(net, spec.image_shape) for net in (student, dense.cpu()))
     parameters, dense_parameters = parameter_count(student), parameter_count(dense)

@@ -1,4 +1,4 @@
-"""Export a trained model to ONNX, check that the graph computes the same, and quantize it."""
+"""Quantize the graph of a trained model, once it has been seen to compute the same."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tasks.core.data.dataset import open_dataset
 from tasks.core.models.saved import load_model
 from tasks.core.quantization.deliver import deliver
 from tasks.core.quantization.schemes import SCHEMES, Source
-from tasks.core.runtime.export import export
+from tasks.core.runtime.export import load_graph
 
 
 def quantize(params: QuantizeParams, model: Path, data: Path, policy: Path, scheme: str, out: Path) -> None:
     """Write model.onnx and metrics.json, see `deliver`.
 
     Args:
-        model: folder of a trained model.
+        model: folder of a trained model, with its graph.
         data: the ingested data set; calibration images come from its training split.
         policy: policy.json of augment, for quantization-aware training.
         scheme: a key of `schemes.SCHEMES`.
@@ -33,7 +33,7 @@ def quantize(params: QuantizeParams, model: Path, data: Path, policy: Path, sche
         open_dataset(data, spec.sampling),
         BatchAugment(read_json(policy), params.qat_augment_strength),
         network,
-        export(network, spec.image_shape),
+        load_graph(model),
     )
     print(f"quantize: {deliver(source, SCHEMES[scheme](source), scheme, out)}")
 

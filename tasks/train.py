@@ -23,14 +23,15 @@ from tasks.core.config.params import TrainParams
 from tasks.core.data.dataset import open_dataset
 from tasks.core.distributed.world import thread_count, world
 from tasks.core.models.architectures import build
-from tasks.core.models.saved import parameter_count, save_model, sparsity
+from tasks.core.models.saved import load_model, parameter_count, save_model, sparsity
 from tasks.core.models.transfer import begin
+from tasks.core.runtime.export import export, save_graph
 from tasks.core.training.loop import epochs
 from tasks.core.training.recipes import note, recipe_of, spec_of, write_history
 
 
 def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoints: Path, out: Path) -> None:
-    """Train the dense model and write model.json, model.safetensors, history.csv, metrics.json.
+    """Train the dense model and write model.json, model.safetensors, graph.onnx, history.csv, metrics.json.
 
     Args:
         data: the ingested data set.
@@ -40,7 +41,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
 
     Raises:
         BadInput: the batch does not divide among the ranks.
-        StageFailed: the loss is not finite.
+        StageFailed: the loss is not finite, or the network cannot be exported to ONNX.
     """
     dataset = open_dataset(data, params.sampling)
     resolved = read_json(policy)
@@ -73,6 +74,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
         if not ranks.writes:
             return
     save_model(model, spec, out)
+    save_graph(export(load_model(out)[0], spec.image_shape), out)
     write_history(history, out / "history.csv")
     write_json(
         out / "metrics.json",

@@ -1,6 +1,7 @@
 """The stage prune, on stripes: what it writes for each kind of ratio, and how it ends when it cannot."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tasks.core.data.dataset import Split
 from tasks.core.models.architectures import build
 from tasks.core.models.saved import load_model, save_model, smooth_activations, sparsity
 from tasks.core.models.spec import Spec
+from tasks.core.runtime.export import GRAPH, export, save_graph
 from tasks.prune import prune
 from tests.unit.training.test_loop import POLICY, TRAIN, VAL, network, train
 
@@ -31,6 +33,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in ("model", "data"):
         folders[name].mkdir()
     save_model(model, Spec("resnet_small", 8, 0.1, (16, 16, 1), 2), folders["model"])
+    save_graph(export(model.eval(), (16, 16, 1)), folders["model"])
     write_data(folders["data"], {"train": TRAIN, "val": VAL, "test": VAL})
     folders["policy"].write_text(json.dumps(POLICY))
     return folders
@@ -140,8 +143,18 @@ def test_stage_writes_the_same_bytes_when_run_twice(inputs: dict[str, Path], tmp
     run(inputs, tmp_path / "one", "0.5", criterion="random", round_to=4)
     torch.manual_seed(2)
     run(inputs, tmp_path / "two", "0.5", criterion="random", round_to=4)
-    for name in ("model.json", "model.safetensors", "metrics.json", "history.csv"):
+    for name in ("model.json", "model.safetensors", "graph.onnx", "metrics.json", "history.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(("weight", "equal"), [(0.0, True), (0.5, False)])
+def test_teacher_plays_no_part_when_its_share_of_the_loss_is_nothing(
+    inputs: dict[str, Path], tmp_path: Path, weight: float, equal: bool
+) -> None:
+    for name, temperature in (("one", 1.0), ("two", 8.0)):
+        run(inputs, tmp_path / name, "0.5", epochs=1, distill_weight=weight, temperature=temperature)
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert (one == two) is equal
 
 
 def test_stage_draws_rare_classes_as_training_did_when_it_recovers(
@@ -157,6 +170,7 @@ def test_stage_draws_rare_classes_as_training_did_when_it_recovers(
     weights = {}
     for sampling in ("uniform", "balanced"):
         save_model(network, replace(spec, sampling=sampling), folders["model"])
+        shutil.copy(inputs["model"] / GRAPH, folders["model"])
         run(folders, tmp_path / sampling, "0.5", epochs=1)
         pruned, found = load_model(tmp_path / sampling)
         assert found.sampling == sampling

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -26,6 +27,7 @@ from tasks.core.runtime.weights import WEIGHTED
 
 OPSET = 20
 INPUT = "x_NCHW"  # of the graph before `take_raw_images`: normalised float32
+GRAPH = "graph.onnx"  # beside the weights of a network: what `export` made of it, which takes seconds
 
 
 def export(model: nn.Module, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
@@ -70,6 +72,16 @@ def refill(graph: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
     smaller = copy.deepcopy(graph)
     bypass(smaller.graph, removed_blocks(model))
     return _filled(smaller, _folded(model))
+
+
+def save_graph(graph: onnx.ModelProto, folder: Path) -> None:
+    """Write what `export` or `refill` made of a network beside its weights."""
+    (folder / GRAPH).write_bytes(to_bytes(graph))
+
+
+def load_graph(folder: Path) -> onnx.ModelProto:
+    """What `save_graph` wrote."""
+    return onnx.load(folder / GRAPH)
 
 
 def _folded(model: nn.Module) -> nn.Module:
