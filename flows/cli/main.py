@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.add_argument(
         "--budget", choices=["quick", "normal", "thorough"],
-        help="compute for what is auto in params.yaml: about 3, 15 or 60 minutes on two cores; stays set",
+        help="compute for what is auto in params.yaml: about 4, 25 or 60 minutes on two cores; stays set",
     )  # fmt: skip
     run.add_argument("-f", "--force", action="store_true", help="run every stage, changed or not")
     run.add_argument(

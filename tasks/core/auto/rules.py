@@ -5,9 +5,10 @@ from __future__ import annotations
 from tasks.core.auto.budget import Cost, Length, length
 from tasks.core.auto.draft import Draft
 
-RECOVERY, QAT = 0.5, 0.15  # shares of the work of the dense training: after pruning, int8_qat
-RECOVERY_LR, QAT_LR = 0.1, 0.01  # of SGD, for a batch of 128
-EMA_STEPS = 500  # a training of so many steps averages more of its last weights
+RECOVERY = 0.7  # of the epochs of the dense training, after pruning
+QAT = 0.15  # of its work, int8_qat
+QAT_LR = 0.01  # of SGD, for a batch of 128
+AS_IN_TRAIN = ("optimizer", "lr", "weight_decay", "schedule", "label_smoothing", "ema_decay")  # in recovery
 TUNING_IMAGES = 5000
 # What else a budget pays for: repeats make a latency steadier, by SECTION.KEY.
 SEARCHES: dict[str, dict[str, int]] = {
@@ -44,15 +45,17 @@ def follow(draft: Draft) -> None:
     draft.choose("train.epochs", dense.epochs, why)
     why = f"leaves {images // dense.batch_size} steps an epoch"
     draft.choose("train.batch_size", dense.batch_size, why)
-    # In smaller batches, as so little work would have them for a training from the beginning, recovery is worse.
-    recovery = length(draft.work * RECOVERY, cost, images, dense.batch_size)
-    steps = recovery.epochs * images // recovery.batch_size
-    why = f"{RECOVERY:g} of the work of the dense training"
-    draft.choose("prune.epochs", recovery.epochs, why)
+    trained = draft.setting().train
+    draft.choose("prune.epochs", max(1, round(RECOVERY * trained.epochs)), f"{RECOVERY:g} of those of train")
     draft.choose("prune.steps", 1, "one cut, and all the training after it")
-    draft.choose("prune.batch_size", recovery.batch_size, "as in train")
-    draft.choose("prune.lr", _scaled(RECOVERY_LR, recovery), "in proportion to the batch")
-    draft.choose("prune.ema_decay", 0.99 if steps >= EMA_STEPS else 0.9, f"of {steps} steps")
+    draft.choose("prune.batch_size", trained.batch_size, "as in train")
+    for key in AS_IN_TRAIN:
+        draft.choose(
+            f"prune.{key}", getattr(trained, key), "as in train: what taught the network teaches it again"
+        )
+    draft.choose(
+        "prune.distill_weight", 0.0, "more epochs are worth more than a teacher, which takes as long"
+    )
     qat = length(draft.work * QAT, cost, images)
     draft.choose("quantize.qat_epochs", qat.epochs, f"{QAT:g} of the work of the dense training")
     draft.choose("quantize.qat_batch_size", qat.batch_size, "as in train")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tasks.core.config.params import AUTO, Count, Fraction, NonNegative, Params, Positive, Ratio
+from tasks.core.config.params import AUTO, Count, Fraction, NonNegative, Params, Positive, Ratio, Schedule
 
 Criterion = Literal["l1", "l2", "bn_scale", "taylor", "lamp", "random"]
 Scheme = Literal["fp32", "fp16", "int8", "int8_mixed", "int8_qat", "int8_dynamic", "int8_weights"]
@@ -40,7 +40,7 @@ PruneRatio = Annotated[Ratio | str, BeforeValidator(check_ratio)]
 
 
 class PruneParams(Params):
-    """Structured pruning or sparsity, and the recovery by distillation from the dense model."""
+    """Structured pruning or sparsity, and the recovery: training, with the dense model as a teacher."""
 
     ratios: Annotated[list[PruneRatio], Field(min_length=1)]
     """a candidate each: share of the channels removed; sparse-0.8, sparse-2of4: single weights set to zero"""
@@ -58,14 +58,22 @@ class PruneParams(Params):
     """in all: one after each step, the rest after the last"""
     batch_size: Annotated[int, Field(ge=2), AUTO] = 128
     """images a step"""
+    optimizer: Annotated[Literal["sgd", "adamw"], AUTO] = "sgd"
+    """as in train"""
     lr: Annotated[Positive, AUTO] = 0.05
     """at the peak"""
+    weight_decay: Annotated[NonNegative, AUTO] = 5e-4
+    """as in train"""
+    schedule: Annotated[Schedule, AUTO] = "cosine"
+    """as in train"""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1), AUTO] = 0.0
+    """as in train"""
     ema_decay: Annotated[float, Field(ge=0, lt=1), AUTO] = 0.0
     """as in train"""
     temperature: Positive = 4.0
     """of the teacher's and the student's logits"""
-    distill_weight: Fraction = 0.9
-    """share of the loss that is the teacher's"""
+    distill_weight: Annotated[Fraction, AUTO] = 0.9
+    """share of the loss that is the teacher's; 0: no teacher, which saves its time"""
     augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
     """as in train"""
     seed: int = 0

@@ -15,6 +15,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Schedule = Literal["cosine", "step", "exponential", "one_cycle", "constant"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -62,7 +63,7 @@ class RecipeParams(Params):
     """How much compute the keys that are `auto` may spend."""
 
     budget: Literal["quick", "normal", "thorough"] = "normal"
-    """for the whole run, about 3, 15 or 60 minutes on two cores; counted in multiply-accumulates, not in time"""
+    """for the whole run, about 4, 25 or 60 minutes on two cores, less with few images; counted in multiply-accumulates, not in time"""
     seed: int = 0
     """of the trials"""
 
@@ -144,7 +145,7 @@ class TrainParams(Params):
     """of sgd"""
     weight_decay: Annotated[NonNegative, AUTO] = 5e-4
     """L2, not on norms and biases"""
-    schedule: Annotated[Literal["cosine", "step", "exponential", "one_cycle", "constant"], AUTO] = "cosine"
+    schedule: Annotated[Schedule, AUTO] = "cosine"
     """of the learning rate after the warm-up"""
     warmup_epochs: Annotated[NonNegative, AUTO] = 1.0
     """the learning rate grows from 0 for so long"""

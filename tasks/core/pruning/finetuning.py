@@ -1,4 +1,4 @@
-"""Recovery: a network that lost channels or weights learns from the one it was made of.
+"""Recovery: a network that lost channels or weights learns again, with the one it was made of as a teacher or without.
 
 Distillation, Hinton, Vinyals, Dean 2015, arXiv:1503.02531. The learning rate is re-wound: a schedule of
 its own from the peak down, Renda, Frankle, Carbin 2020, arXiv:2003.02389.
@@ -31,7 +31,10 @@ def recover(
     seed: int,
     checkpoint: Path | None = None,
 ) -> Iterator[Epoch]:
-    """Train `student` in place for `length` epochs, with `dense` as its teacher; rows as `engine.epochs` gives them.
+    """Train `student` in place for `length` epochs; rows as `loop.epochs` gives them.
+
+    Args:
+        dense: the teacher, if `params.distill_weight` is above 0.
 
     Raises:
         StageFailed: the loss is not finite.
@@ -40,11 +43,17 @@ def recover(
         epochs=length,
         batch_size=params.batch_size,
         lr=params.lr,
+        optimizer=params.optimizer,
+        weight_decay=params.weight_decay,
+        schedule=params.schedule,
+        label_smoothing=params.label_smoothing,
         warmup_epochs=0.1,  # the weights are trained: only momentum has to build up
         ema_decay=params.ema_decay,
         seed=seed,
     )
-    teacher = Teacher(dense.to(world.device), params.temperature, params.distill_weight)
+    teacher = None
+    if params.distill_weight:
+        teacher = Teacher(dense.to(world.device), params.temperature, params.distill_weight)
     return epochs(
         student,
         recipe,

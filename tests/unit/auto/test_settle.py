@@ -99,6 +99,7 @@ def test_what_is_set_by_hand_stays_and_is_not_asked_about(tmp_path: Path, digits
         "train": {"arch": "resnet_small", "width": 8, "lr": 0.02},
     }
     params, draft = settled(asked(tmp_path, **by_hand), digits, tmp_path / "journal")
+    assert (params.prune.lr, params.prune.optimizer) == (0.02, params.train.optimizer), "recovery as in train"
     assert draft.tried == []
     assert (params.train.arch, params.train.width, params.train.lr) == ("resnet_small", 8, 0.02)
     assert params.augment.crop == 1
