@@ -58,7 +58,7 @@ def _counting(sizes: list[int]) -> Callable[[nn.Module, Any, Tensor], None]:
 
 # ---- from work to steps
 
-DENSE = {"quick": 1.2e12, "normal": 1.5e13, "thorough": 4e13}  # work of training the dense model
+DENSE = {"quick": 1.2e12, "normal": 1.3e13, "thorough": 4e13}  # work of training the dense model
 SMALLEST_BATCH, LARGEST_BATCH = 16, 128
 STEPS, STEPS_AN_EPOCH = 1500, 24  # that a batch leaves, unless it is the smallest
 PASSES = (1, 200)  # over the images, at least and at most

@@ -36,7 +36,7 @@ from tasks.core.training.loop import epochs, predict
 from tasks.core.training.recipes import recipe_of, spec_of
 
 ENOUGH = 500  # validation images: with fewer, trials are cross-validated
-MOST = 2000  # images that a trial is judged by
+MOST = 1000  # images that a trial is judged by
 FOLDS = 2
 LEAST, LEAST_OF_CLASS = 1000, 20  # images that a trial learns from, if there are so many
 REWARMED = 0.3  # of the learning rate, where a trial goes on from a trained network
