@@ -23,7 +23,9 @@ LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of th
 LR, LEARNED_LR = 3e-3, 1e-3  # of random weights, of learned ones
 OTHER_LRS = {"quick": (), "normal": (), "thorough": (1 / 3, 3)}  # and what is tried for it, in proportion
 QUICK = 4  # augmentations that a quick run tries
-HELPS = 1.0  # standard errors by which an augmentation has to be better
+# By how much the model may be worse with an augmentation that is used: standard errors, and a share of the loss. A trial
+# is too short for what it gives in the end, and sees nothing of what it gives on images of another origin.
+EQUAL, ALIKE = 1.0, 0.02
 BETTER = 2.0  # and a small network after as many passes as a large one
 TRAIN = {
     "optimizer": "adamw",
@@ -231,7 +233,7 @@ def open_augmentations(draft: Draft) -> list[Candidate]:
 
 
 def choose_augmentations(draft: Draft) -> None:
-    """Take each on top of those that helped before it, if it makes the model better.
+    """Take each on top of those that were taken before it, unless it makes the model worse.
 
     They are judged where they matter, on a network that has learned already: training goes on from it with and without
     each. At its beginning nearly all of them are in the way, also those that lead to the best model. The smallest
@@ -249,15 +251,15 @@ def choose_augmentations(draft: Draft) -> None:
         setting = draft.setting(smallest, candidate.values, weights)
         outcome = draft.trial_on(base, question, candidate.name, setting, AUGMENTATION, best)
         gain, error = outcome.gain_on(best)
-        helps = gain > HELPS * error
+        taken = gain > -min(EQUAL * error, ALIKE * best.loss)
         reason = f"{candidate.name}: cross-entropy {-gain:+.3f} in a trial (standard error {error:.3f})"
         for key, value in candidate.values.items():
-            draft.choose(f"augment.{key}", value if helps else OFF[key], reason)
-        if helps:
+            draft.choose(f"augment.{key}", value if taken else OFF[key], reason)
+        if taken:
             best = outcome
             draft.mark(question, candidate.name)
         values, gave = {**OFF, **candidate.values}, f"cross-entropy {-gain:+.3f} ± {error:.3f}"
-        draft.augmentations.append(TriedAugmentation(candidate.name, values, helps, gave))
+        draft.augmentations.append(TriedAugmentation(candidate.name, values, taken, gave))
 
 
 def _other_lrs(draft: Draft) -> list[float]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tasks.core.auto import questions
+from tasks.core.auto.augmentations import Candidate
 from tasks.core.auto.budget import Cost
 from tasks.core.auto.draft import Draft
 from tasks.core.auto.networks import PRETRAINED, Network
@@ -90,3 +91,27 @@ def test_learned_network_sees_reduced_images_when_the_budget_pays_for_no_larger_
     )
     draft = draft_of(trials, "train.arch", "train.width", "train.epochs", "train.downscale")
     assert questions.open_networks(draft) == [SMALL, replace(learned, downscale=downscale)]
+
+
+def test_augmentation_is_used_when_it_is_better_or_costs_next_to_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = {"crop": 6, "flip_horizontal": True, "rotate": 15.0, "erase": 0.5}
+    costs = {"crop": -0.05, "flip_horizontal": 0.004, "rotate": 0.03, "erase": 0.015}
+    scatters = {"erase": 2.0}
+
+    def run_on(_: Any, setting: Any, __: float) -> Outcome:
+        used = [key for key in costs if getattr(setting.augment, key)]
+        return outcome(
+            0.5 + sum(costs[key] for key in used), max([0.1, *(scatters.get(key, 0.0) for key in used)])
+        )
+
+    trials: Any = SimpleNamespace(chance=CHANCE, cost=lambda _: Cost(1000, 1000, 10), run_on=run_on)
+    offered = [Candidate(key, {key: value}) for key, value in values.items()]
+    monkeypatch.setattr(questions, "candidates", lambda _: offered)
+    draft = draft_of(trials, "train.arch", *(f"augment.{key}" for key in costs))
+    questions.choose_augmentations(draft)
+    taken = [tried.name for tried in draft.augmentations if tried.used]
+    assert taken == ["crop", "flip_horizontal"], (
+        "erasing is within the noise, but costs three hundredths of the loss"
+    )
