@@ -33,6 +33,7 @@ def draft_of(trials: Any, *auto: str) -> Draft:
     content: dict[str, dict[str, Any]] = {
         "ingest": {"source": "x"},
         "train": {},
+        "augment": {},
         "prune": {"ratios": [0.5]},
         "quantize": {"schemes": ["fp32"]},
     }
@@ -110,6 +111,7 @@ def test_augmentation_is_used_when_it_is_better_or_costs_next_to_nothing(
     offered = [Candidate(key, {key: value}) for key, value in values.items()]
     monkeypatch.setattr(questions, "candidates", lambda _: offered)
     draft = draft_of(trials, "train.arch", *(f"augment.{key}" for key in costs))
+    questions.begin(draft)
     questions.choose_augmentations(draft)
     taken = [tried.name for tried in draft.augmentations if tried.used]
     assert taken == ["crop", "flip_horizontal"], (
