@@ -45,8 +45,6 @@ from tasks.core.models.saved import load_model
 from tasks.core.quantization.schemes import Source
 from tasks.core.runtime.export import load_graph
 
-RESAMPLES = 10_000  # of the bootstrap
-
 
 def press(
     params: PressParams,

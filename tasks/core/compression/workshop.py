@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from tasks.core.common.files import staged
@@ -117,12 +119,16 @@ class Workshop:
 
     def _loss(self, content: bytes) -> Loss:
         """What a model loses on the validation images."""
+        return loss(self._dense_right_N, self._right_N(content), RESAMPLES, self.asked.press.seed)
+
+    @cached_property
+    def _dense_right_N(self) -> NDArray[np.bool_]:
+        return self._right_N(self.bench.dense)
+
+    def _right_N(self, content: bytes) -> NDArray[np.bool_]:
         val = self.source.dataset.val
-        right = [
-            predict(session(model, 1), val.images_NHWC).argmax(1) == val.labels_N
-            for model in (self.bench.dense, content)
-        ]
-        return loss(right[0], right[1], RESAMPLES, self.asked.press.seed)
+        right_N: NDArray[np.bool_] = predict(session(content, 1), val.images_NHWC).argmax(1) == val.labels_N
+        return right_N
 
     def _within(self, lost: Loss) -> bool:
         return Bar(self.asked.select.max_drop_points, len(self.source.dataset.val)).passes(lost)

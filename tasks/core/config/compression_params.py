@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tasks.core.config.params import AUTO, Count, Fraction, NonNegative, Params, Positive, Ratio, Schedule
+from tasks.core.config.params import (
+    AUTO,
+    Count,
+    Fraction,
+    NonNegative,
+    Optimizer,
+    Params,
+    Positive,
+    Ratio,
+    Schedule,
+)
 
 Criterion = Literal["l1", "l2", "bn_scale", "taylor", "lamp", "random"]
 Scheme = Literal["fp32", "fp16", "int8", "int8_mixed", "int8_qat", "int8_dynamic", "int8_weights"]
@@ -58,7 +68,7 @@ class PruneParams(Params):
     """in all: one after each step, the rest after the last"""
     batch_size: Annotated[int, Field(ge=2), AUTO] = 128
     """images a step"""
-    optimizer: Annotated[Literal["sgd", "adamw"], AUTO] = "sgd"
+    optimizer: Annotated[Optimizer, AUTO] = "sgd"
     """as in train"""
     lr: Annotated[Positive, AUTO] = 0.05
     """at the peak"""

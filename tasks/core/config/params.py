@@ -15,6 +15,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "step", "exponential", "one_cycle", "constant"]
 Count = Annotated[int, Field(ge=1)]
 
@@ -137,7 +138,7 @@ class TrainParams(Params):
     """passes over the images for training"""
     batch_size: Annotated[int, Field(ge=2), AUTO] = 128
     """global, whatever the number of ranks"""
-    optimizer: Annotated[Literal["sgd", "adamw"], AUTO] = "sgd"
+    optimizer: Annotated[Optimizer, AUTO] = "sgd"
     """sgd has Nesterov momentum"""
     lr: Annotated[Positive, AUTO] = 0.1
     """at the peak, for batch_size images a step"""
