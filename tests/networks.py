@@ -1,8 +1,12 @@
 """Small networks that have learned something, in seconds: for tests of what compresses them."""
 
+import tempfile
 from functools import cache
+from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import torch
 
 from tasks.core.augmentation.batch import BatchAugment
@@ -61,3 +65,13 @@ def source_of(arch: str) -> Source:
     network = trained_a_little(arch, train)
     values = QuantizeParams(schemes=["fp32"], calibration_images=64)
     return Source(values, dataset, augment, network, export(network, SHAPE))
+
+
+def kernels(content: bytes) -> list[str]:
+    """The operators that ONNX Runtime runs for a graph once it has optimised it, sorted."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns that such a file is for this machine alone
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return sorted(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
