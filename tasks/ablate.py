@@ -31,7 +31,8 @@ from tasks.core.models.spec import Spec
 from tasks.core.models.transfer import begin
 from tasks.core.pruning.cutting import Pruner, loss_gradients
 from tasks.core.pruning.finetuning import recover
-from tasks.core.quantization.schemes import SCHEMES, Source
+from tasks.core.quantization.schemes import SCHEMES
+from tasks.core.quantization.source import TrainableSource
 from tasks.core.runtime.export import export
 from tasks.core.runtime.session import predict as predict_onnx
 from tasks.core.runtime.session import session
@@ -125,7 +126,8 @@ def _compressed(
     if variant.name == QUANTIZED:
         scheme = next((s for s in sections["quantize"]["schemes"] if s.startswith("int8")), "int8")
         quantize = parse(QuantizeParams, sections["quantize"], "quantize")
-        source = Source(quantize, dataset, augment, dense, export(dense, spec.image_shape))
+        graph = export(dense, spec.image_shape)
+        source = TrainableSource(quantize, dataset, graph, network, _policy(sections, dataset))
         content = source.file(SCHEMES[scheme](source).graph)
         logits_NK = predict_onnx(session(content, 1), dataset.test.images_NHWC)
         size = {"size_bytes": len(content), "size_bytes_before": len(source.file(source.graph))}
@@ -157,9 +159,12 @@ def _compressed(
 
 
 def _augmentation(sections: Sections, dataset: Dataset, strength: float) -> BatchAugment:
+    return BatchAugment(_policy(sections, dataset), strength)
+
+
+def _policy(sections: Sections, dataset: Dataset) -> dict[str, Any]:
     params = parse(AugmentParams, sections["augment"], "augment")
-    policy = resolve_policy(params, dataset.image_shape, dataset.channel_mean, dataset.channel_std)
-    return BatchAugment(policy, strength)
+    return resolve_policy(params, dataset.image_shape, dataset.channel_mean, dataset.channel_std)
 
 
 def _about(model: nn.Module, spec: Spec, dataset: Dataset) -> dict[str, Any]:

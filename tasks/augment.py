@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from tasks.core.augmentation.batch import BatchAugment, pixel_scale
+from tasks.core.augmentation.batch import BatchAugment
 from tasks.core.augmentation.policy import resolve_policy
 from tasks.core.common.files import read_json, write_json
 from tasks.core.config.cli import main
 from tasks.core.config.params import AugmentParams
-from tasks.core.data.dataset import Split, open_dataset
+from tasks.core.data.dataset import Split, open_dataset, pixel_scale
 
 COLUMNS = 8
 TILE = 112  # pixels, about the longer side of a picture on the sheet

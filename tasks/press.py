@@ -42,8 +42,8 @@ from tasks.core.config.params_file import Pipeline, load_pipeline
 from tasks.core.data.dataset import open_dataset
 from tasks.core.evaluation.candidates import quantized
 from tasks.core.models.saved import load_model
-from tasks.core.quantization.schemes import Source
-from tasks.core.runtime.export import load_graph
+from tasks.core.quantization.source import Source
+from tasks.core.runtime.graphs import load_graph
 
 
 def press(
@@ -77,9 +77,9 @@ def press(
     network, spec = load_model(model)
     dataset, resolved = open_dataset(data, spec.sampling), read_json(policy)
     augment = BatchAugment(resolved, asked.prune.augment_strength)
-    source = Source(asked.quantize, dataset, augment, network, load_graph(model))
+    source = Source(asked.quantize, dataset, load_graph(model))
     others = [candidates / name / "model.onnx" for name in quantized(asked)]
-    bench = Bench(source, params.criteria, asked.prune.round_to, params.images, params.seed)
+    bench = Bench(network, source, params.criteria, asked.prune.round_to, params.images, params.seed)
     with kept(journal, _key(asked, dataset.digest, resolved, bench.dense.hex())) as folder:
         rows = _sensitivity(params, asked.select, bench, folder / "sensitivity.json")
         study = open_study(params, asked.select, bench, rows, folder / "trials.log")
@@ -88,7 +88,7 @@ def press(
             best = front(study, asked.select)
             if not best:
                 raise StageFailed("no design meets select.max_latency_ms and select.max_size_kb: raise them")
-            workshop = Workshop(asked, source, bench, spec, folder, progress)
+            workshop = Workshop(asked, source, augment, bench, spec, folder, progress)
             trained = workshop.bisect(best, params.finetunes, workshop.reached(others))
         for number, finetuned in enumerate(trained, 1):
             shutil.copytree(finetuned.folder, out / str(number))

@@ -31,7 +31,8 @@ from tasks.core.models.spec import Spec
 from tasks.core.pruning.cutting import Pruner, loss_gradients
 from tasks.core.pruning.finetuning import recover
 from tasks.core.pruning.sparsity import PATTERN, Sparsifier
-from tasks.core.runtime.export import export, load_graph, refill, save_graph
+from tasks.core.runtime.export import export, figures, refill
+from tasks.core.runtime.graphs import load_graph, save_graph
 from tasks.core.training.batchnorm import recalibrate
 from tasks.core.training.loop import Epoch
 from tasks.core.training.recipes import note, write_history
@@ -84,22 +85,19 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
     student.cpu()
     save_model(student, spec, out)
     pruned, _ = load_model(out)
-    save_graph(
-        export(pruned, spec.image_shape) if is_rectified(pruned) else refill(load_graph(model), pruned), out
-    )
+    graph = export(pruned, spec.image_shape) if is_rectified(pruned) else refill(load_graph(model), pruned)
+    save_graph(graph, out)
     write_history(history, out / "history.csv")
-    macs, dense_macs = (mac_count(net, spec.image_shape) for net in (student, dense.cpu()))
-    parameters, dense_parameters = parameter_count(student), parameter_count(dense)
+    network = figures(pruned, graph, dataset)
     write_json(
         out / "metrics.json",
         {
             "val_accuracy": history[-1].val_accuracy,
             "val_loss": history[-1].val_loss,
             "collapsed": _collapsed(history[-1].val_accuracy, len(dataset.classes)),
-            "parameters": parameters,
-            "parameters_kept": parameters / dense_parameters,
-            "macs": macs,
-            "macs_kept": macs / dense_macs,
+            **network,
+            "parameters_kept": network["parameters"] / parameter_count(dense),
+            "macs_kept": network["macs"] / mac_count(dense.cpu(), spec.image_shape),
             "sparsity": sparsity(student),
             "kept_whole": [asdict(kept) for kept in method.kept_whole()],
         },

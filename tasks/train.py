@@ -23,9 +23,10 @@ from tasks.core.config.params import TrainParams
 from tasks.core.data.dataset import open_dataset
 from tasks.core.distributed.world import thread_count, world
 from tasks.core.models.architectures import build
-from tasks.core.models.saved import load_model, parameter_count, save_model, sparsity
+from tasks.core.models.saved import load_model, save_model, sparsity
 from tasks.core.models.transfer import begin
-from tasks.core.runtime.export import export, save_graph
+from tasks.core.runtime.export import export, figures
+from tasks.core.runtime.graphs import save_graph
 from tasks.core.training.loop import epochs
 from tasks.core.training.recipes import note, recipe_of, spec_of, write_history
 
@@ -41,7 +42,8 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
 
     Raises:
         BadInput: the batch does not divide among the ranks.
-        StageFailed: the loss is not finite, or the network cannot be exported to ONNX.
+        StageFailed: the loss is not finite, or the network cannot be exported to ONNX, or not to a graph that computes
+            the same.
     """
     dataset = open_dataset(data, params.sampling)
     resolved = read_json(policy)
@@ -74,7 +76,9 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
         if not ranks.writes:
             return
     save_model(model, spec, out)
-    save_graph(export(load_model(out)[0], spec.image_shape), out)
+    saved, _ = load_model(out)
+    graph = export(saved, spec.image_shape)
+    save_graph(graph, out)
     write_history(history, out / "history.csv")
     write_json(
         out / "metrics.json",
@@ -82,7 +86,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
             "val_accuracy": history[-1].val_accuracy,
             "val_loss": history[-1].val_loss,
             "epochs": len(history),
-            "parameters": parameter_count(model),
+            **figures(saved, graph, dataset),
             "sparsity": sparsity(model),
             "threads": thread_count(),
             "deterministic": params.deterministic,

@@ -9,14 +9,14 @@ import onnx
 import onnxruntime
 import torch
 
-from tasks.core.augmentation.batch import BatchAugment
 from tasks.core.config.compression_params import QuantizeParams
 from tasks.core.data.dataset import Dataset, Split
 from tasks.core.models.architectures import build
+from tasks.core.models.saved import save_model
 from tasks.core.models.spec import Spec
-from tasks.core.quantization.schemes import Source
-from tasks.core.quantization.static import normalized
+from tasks.core.quantization.source import TrainableSource
 from tasks.core.runtime.export import export
+from tasks.core.runtime.graphs import normalized
 
 ARCHITECTURES = (
     "resnet_small",
@@ -27,6 +27,7 @@ ARCHITECTURES = (
     "timm/mobilenetv3_small_100",
 )
 SHAPE = (28, 28, 1)
+_FOLDER = tempfile.TemporaryDirectory()  # for as long as the tests of this process
 
 
 def patterns(count: int, seed: int) -> Split:
@@ -40,9 +41,13 @@ def patterns(count: int, seed: int) -> Split:
     return Split(images_NHWC, labels_N)
 
 
+def spec_of(arch: str) -> Spec:
+    return Spec(arch, 16, 0.0, SHAPE, 4)
+
+
 def trained_a_little(arch: str, train: Split) -> torch.nn.Module:
     torch.manual_seed(0)
-    model = build(Spec(arch, 16, 0.0, SHAPE, 4))
+    model = build(spec_of(arch))
     optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9)
     x_NCHW = torch.tensor(normalized(np.asarray(train.images_NHWC), 100, 0.015))
     labels_N = torch.tensor(train.labels_N)
@@ -56,15 +61,23 @@ def trained_a_little(arch: str, train: Split) -> torch.nn.Module:
 
 
 @cache
-def source_of(arch: str) -> Source:
-    """A network that tells four patterns apart, as the schemes take it. For reading only."""
+def network_of(arch: str) -> torch.nn.Module:
+    """A network that tells four patterns apart. For reading only."""
+    return trained_a_little(arch, patterns(1024, 0))
+
+
+@cache
+def source_of(arch: str) -> TrainableSource:
+    """`network_of` it, as the schemes take it. For reading only."""
     train, val = patterns(1024, 0), patterns(400, 1)
     mean, std = [100 / 255], [1 / (255 * 0.015)]
     dataset = Dataset(list("abcd"), SHAPE, mean, std, "digest", train, val, val)
-    augment = BatchAugment({"channel_mean": mean, "channel_std": std, "operations": {}})
-    network = trained_a_little(arch, train)
+    policy = {"channel_mean": mean, "channel_std": std, "operations": {}}
+    folder = Path(_FOLDER.name) / arch
+    folder.mkdir(parents=True)
+    save_model(network_of(arch), spec_of(arch), folder)
     values = QuantizeParams(schemes=["fp32"], calibration_images=64)
-    return Source(values, dataset, augment, network, export(network, SHAPE))
+    return TrainableSource(values, dataset, export(network_of(arch), SHAPE), folder, policy)
 
 
 def kernels(content: bytes) -> list[str]:

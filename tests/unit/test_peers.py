@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks.core.common.errors import BadInput
-from tasks.core.runtime.export import INPUT, take_raw_images
+from tasks.core.runtime.graphs import INPUT, take_raw_images
 from tests.builders import rows_model
 
 SHAPE, ZERO, SCALE = (4, 4, 1), 100, 0.05

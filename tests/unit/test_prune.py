@@ -16,7 +16,8 @@ from tasks.core.data.dataset import Split
 from tasks.core.models.architectures import build
 from tasks.core.models.saved import load_model, save_model, smooth_activations, sparsity
 from tasks.core.models.spec import Spec
-from tasks.core.runtime.export import GRAPH, export, save_graph
+from tasks.core.runtime.export import export
+from tasks.core.runtime.graphs import GRAPH, save_graph
 from tasks.prune import prune
 from tests.unit.training.test_loop import POLICY, TRAIN, VAL, network, train
 

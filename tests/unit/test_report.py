@@ -287,7 +287,9 @@ def test_command_line_makes_both_outputs_when_given_the_folders(tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "needed"), [("select", ["onnxruntime"]), ("report", [])])
+@pytest.mark.parametrize(
+    ("stage", "needed"), [("quantize", ["onnx", "onnxruntime"]), ("select", ["onnxruntime"]), ("report", [])]
+)
 def test_heavy_libraries_stay_out_when_the_stage_is_imported(stage: str, needed: list[str]) -> None:
     heavy = "{'torch', 'matplotlib', 'pandas', 'sklearn', 'onnx', 'onnxruntime', 'mlflow', 'dvc', 'prefect'}"
     code = f"import sys, tasks.{stage}; print(sorted({heavy} & set(sys.modules)))"

@@ -23,7 +23,7 @@ ARROWS = {
         "common": set(),
         "config": GROUND,
         "data": GROUND | {"config"},
-        "augmentation": GROUND | {"config"},
+        "augmentation": DATA,
         "models": GROUND,
         "distributed": GROUND | {"models"},
         "runtime": DATA | {"models"},

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from tasks.core.augmentation.autoaugment import RANDAUGMENT, TRIVIALAUGMENT, AutoAugment
-from tasks.core.augmentation.colours import WHITE, brightness, contrast, hue, permute, saturation, wide
+from tasks.core.augmentation.colours import brightness, contrast, hue, permute, saturation, wide
 from tasks.core.augmentation.geometry import affine, mirror, shift
+from tasks.core.data.dataset import pixel_scale
 
 SMALLEST_ZOOM = 0.1  # at strength 2 the lower end of the range could reach nothing
 ERASED_AREA, ERASED_ASPECT = (0.02, 0.33), (0.3, 3.3)  # share of the image; height to width
@@ -29,19 +30,6 @@ def normalize(x_NHWC: Tensor, mean: list[float], std: list[float]) -> Tensor:
     """uint8 x_NHWC -> float32 x_NCHW (channels_last): (x - zero) * scale of `pixel_scale`."""
     zero, scale = pixel_scale(mean, std)
     return (x_NHWC.permute(0, 3, 1, 2).to(torch.float32) - zero) * scale
-
-
-def pixel_scale(mean: list[float], std: list[float]) -> tuple[int, float]:
-    """The one `zero` (a grey level) and `scale` with which all channels are normalised.
-
-    `mean` and `std` are one number a channel for pixels in 0..1. Because zero is a whole grey level
-    and no channel has its own, an image is already what quantization calls a uint8 tensor with a
-    zero point and a scale: an int8 graph takes it as it is, and a float one needs one operator.
-    Batch norm, which follows, sees to the channels' differences. Without any variation scale is 0.
-    """
-    zero = round(WHITE * sum(mean) / len(mean))
-    variance = sum(s * s + (m - zero / WHITE) ** 2 for m, s in zip(mean, std, strict=True)) / len(mean)
-    return zero, 1 / (WHITE * math.sqrt(variance)) if variance else 0.0
 
 
 # ---- all together

@@ -28,8 +28,11 @@ from tasks.core.models.saved import is_rectified, rectify, smooth_activations
 from tasks.core.pruning.blocks import Block, find_blocks, gate_means, take_out
 from tasks.core.pruning.channels import Groups, find_groups
 from tasks.core.pruning.cutting import loss_gradients, prune_channels, score
-from tasks.core.quantization.schemes import CLASSIFIER, DEPTHWISE, RANKED_IMAGES, Made, Source, corrected
+from tasks.core.quantization.schemes import RANKED_IMAGES, corrected
+from tasks.core.quantization.source import Made, Source
 from tasks.core.quantization.static import (
+    CLASSIFIER,
+    DEPTHWISE,
     classifier,
     depthwise,
     layer_losses,
@@ -92,16 +95,23 @@ class Bench:
     """Where designs are tried, all from one dense network.
 
     Args:
-        source: the dense network, its graph and the data.
+        network: the dense one.
+        source: its graph, and the data.
         criteria: those that designs may name.
         images: validation images that accuracy is measured on, of all classes alike.
     """
 
     def __init__(
-        self, source: Source, criteria: Sequence[str], round_to: int, images: int, seed: int
+        self,
+        network: nn.Module,
+        source: Source,
+        criteria: Sequence[str],
+        round_to: int,
+        images: int,
+        seed: int,
     ) -> None:
-        self._source = source
-        dataset, network = source.dataset, source.network
+        self.network, self._source = network, source
+        dataset = source.dataset
         self.groups: Groups = find_groups(network, dataset.image_shape, round_to)
         self._scores = {c: self._scored(c, seed) for c in criteria}
         self.blocks: list[Block] = find_blocks(network, source.graph, dataset.image_shape)
@@ -120,8 +130,8 @@ class Bench:
         mean, std = source.dataset.channel_mean, source.dataset.channel_std
         gradients = None
         if criterion == "taylor":
-            gradients = loss_gradients(source.network, source.dataset.train, mean, std)
-        return score(source.network, self.groups, criterion, gradients, seed)
+            gradients = loss_gradients(self.network, source.dataset.train, mean, std)
+        return score(self.network, self.groups, criterion, gradients, seed)
 
     @cached_property
     def ranked(self) -> list[str]:
@@ -132,11 +142,11 @@ class Bench:
 
     @cached_property
     def has_smooth(self) -> bool:
-        return bool(smooth_activations(self._source.network))
+        return bool(smooth_activations(self.network))
 
     @cached_property
     def _rectified_graph(self) -> onnx.ModelProto:
-        network = copy.deepcopy(self._source.network)
+        network = copy.deepcopy(self.network)
         rectify(network)
         return export(network, self._source.dataset.image_shape)
 
@@ -146,7 +156,7 @@ class Bench:
 
     def cut(self, design: Design) -> nn.Module:
         """A copy of the dense network without what leaves, its batch norm set anew."""
-        network = copy.deepcopy(self._source.network)
+        network = copy.deepcopy(self.network)
         if design.relu:
             rectify(network)
         take_out(network, [block for block in self.blocks if block.name in design.without], self._gates)
@@ -159,7 +169,7 @@ class Bench:
         """What schemes start from, for a network that `cut` made."""
         base = self._quick if quick else self._source
         graph = self._rectified_graph if is_rectified(network) else self._source.graph
-        return dataclasses.replace(base, network=network, graph=refill(graph, network))
+        return dataclasses.replace(base, graph=refill(graph, network))
 
     def quantized(self, design: Design, source: Source) -> Made:
         """The graph of `source` in the precision of `design`."""

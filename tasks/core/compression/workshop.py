@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
+from tasks.core.augmentation.batch import BatchAugment
 from tasks.core.common.files import staged
 from tasks.core.common.progress import Progress
 from tasks.core.compression.designs import Bench
@@ -24,7 +25,8 @@ from tasks.core.models.saved import save_model
 from tasks.core.models.spec import Spec
 from tasks.core.pruning.finetuning import recover
 from tasks.core.quantization.deliver import deliver
-from tasks.core.quantization.schemes import Source
+from tasks.core.quantization.source import Source
+from tasks.core.runtime.export import figures
 from tasks.core.runtime.session import predict, session
 from tasks.core.training.recipes import note, write_history
 
@@ -47,12 +49,13 @@ class Workshop:
 
     Attributes:
         asked: how they are trained and quantized, and what is good enough.
-        source: the dense network, its graph and the data.
+        source: the dense network's graph, and the data.
         folder: outlives the run; what is in it is not trained again.
     """
 
     asked: Pipeline
     source: Source
+    augment: BatchAugment
     bench: Bench
     spec: Spec
     folder: Path
@@ -100,20 +103,21 @@ class Workshop:
         with world() as ranks:
             rows = recover(
                 student,
-                self.source.network,
+                self.bench.network,
                 params,
                 dataset,
-                self.source.augment,
+                self.augment,
                 ranks,
                 length=params.epochs,
                 seed=params.seed,
                 checkpoint=self.folder / f"checkpoint-{trial.number}",
             )
             history = self.progress.over(rows, note)
-        self.source.network.cpu()
+        self.bench.network.cpu()
         student.cpu().eval()
         source = self.bench.source_of(student)
-        deliver(source, self.bench.delivered(design, source), design.scheme, out)
+        network = figures(student, source.graph, dataset)
+        deliver(source, self.bench.delivered(design, source), design.scheme, network, out)
         save_model(student, self.spec, out)
         write_history(history, out / "history.csv")
 

@@ -6,6 +6,7 @@ Shapes: N images, H high, W wide, C channels (1 grey, 3 RGB).
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,19 @@ class Dataset:
     train: Split
     val: Split
     test: Split
+
+
+def pixel_scale(mean: list[float], std: list[float]) -> tuple[int, float]:
+    """The one `zero` (a grey level) and `scale` with which all channels are normalised.
+
+    `mean` and `std` are one number a channel for pixels in 0..1. Because zero is a whole grey level
+    and no channel has its own, an image is already what quantization calls a uint8 tensor with a
+    zero point and a scale: an int8 graph takes it as it is, and a float one needs one operator.
+    Batch norm, which follows, sees to the channels' differences. Without any variation scale is 0.
+    """
+    zero = round(255 * sum(mean) / len(mean))
+    variance = sum(s * s + (m - zero / 255) ** 2 for m, s in zip(mean, std, strict=True)) / len(mean)
+    return zero, 1 / (255 * math.sqrt(variance)) if variance else 0.0
 
 
 def open_dataset(folder: Path, sampling: str = "uniform") -> Dataset:

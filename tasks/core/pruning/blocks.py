@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tasks.core.data.dataset import Split
 from tasks.core.models.saved import remove_blocks
 from tasks.core.runtime.branches import bypass, find_branches
-from tasks.core.runtime.export import INPUT
+from tasks.core.runtime.graphs import INPUT
 from tasks.core.runtime.session import session
 from tasks.core.training.batches import sample
 

@@ -14,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tasks.core.quantization.static import Calibrated, batches, normalized
-from tasks.core.runtime.export import INPUT
+from tasks.core.quantization.static import Calibrated, batches
+from tasks.core.runtime.graphs import INPUT, normalized
 from tasks.core.runtime.session import session
 from tasks.core.runtime.weights import WEIGHTED
 

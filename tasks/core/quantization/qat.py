@@ -22,13 +22,60 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tasks.core.augmentation.batch import BatchAugment
 from tasks.core.common.errors import StageFailed
-from tasks.core.quantization.static import Calibrated, quantize_static
-from tasks.core.runtime.export import INPUT
+from tasks.core.common.progress import Progress
+from tasks.core.distributed.world import world
+from tasks.core.models.saved import load_model
+from tasks.core.quantization.source import Made, TrainableSource
+from tasks.core.quantization.static import Calibrated, quantize_static, sensitive
+from tasks.core.runtime.graphs import INPUT
+from tasks.core.training.loop import Teacher, epochs
+from tasks.core.training.optimizer import Recipe
 from tasks.core.training.pointwise import is_unsound, pixels_read
+from tasks.core.training.recipes import note
 
 QMAX = 255  # activations are uint8
 STRETCH = 2.0  # a learned scale is at most so many times the calibrated one, and at least its inverse
+
+
+def learn(source: TrainableSource) -> Made:
+    """int8, trained to be: the network in floating point teaches the graph, on images for training.
+
+    Where that made it worse, what stood before the training is given back, with a warning.
+    """
+    params = source.params
+    network, spec = load_model(source.model)
+    train = dataclasses.replace(source.dataset.train, sampling=spec.sampling)
+    reasons = sensitive(source.graph)
+    untrained = quantize_static(source.calibrated, reasons)
+    student = IntegerGraph(source.calibrated, reasons)
+    recipe = Recipe(
+        epochs=params.qat_epochs,
+        batch_size=params.qat_batch_size,
+        lr=params.qat_lr,
+        weight_decay=0.0,
+        warmup_epochs=0.1,
+        seed=params.seed,
+    )
+    with world() as ranks, Progress("quantize", params.qat_epochs) as progress:
+        rows = epochs(
+            student,
+            recipe,
+            train,
+            source.dataset.val,
+            BatchAugment(source.policy, params.qat_augment_strength),
+            len(source.dataset.classes),
+            ranks,
+            teacher=Teacher(network.to(ranks.device), temperature=2.0, weight=0.9),
+        )
+        progress.over(rows, note)
+    learned = trained(student.cpu(), source.calibrated, reasons)
+    before, after = (source.accuracy(source.file(graph)) for graph in (untrained, learned))
+    if after < before:
+        warning = f"training in int8 led from {before:.2%} to {after:.2%} on the validation images"
+        return Made(untrained, reasons, f"{warning}: what stood before it was kept; lower quantize.qat_lr")
+    return Made(learned, reasons)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from scipy.special import log_softmax
 
 from tasks.core.common.errors import StageFailed
-from tasks.core.runtime.export import INPUT
+from tasks.core.runtime.graphs import INPUT, normalized
 from tasks.core.runtime.session import session
 from tasks.core.runtime.weights import WEIGHTED
 
@@ -44,6 +44,8 @@ CALIBRATORS = {
 }
 # What gains from int8, and what only passes int8 on between them.
 OPERATORS = [*WEIGHTED, "Add", "Mul", "Relu", "Clip", "Sigmoid", "MaxPool"]
+CLASSIFIER = "the classifier: logits are not rounded"
+DEPTHWISE = "depthwise: int8 gains little and loses most"
 SMALLEST = 64  # weights of fewer numbers are not worth a scale
 
 
@@ -78,12 +80,6 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         batch = next(self._batches, None)
         return None if batch is None else {INPUT: batch}
-
-
-def normalized(images_NHWC: NDArray[np.uint8], zero: int, scale: float) -> NDArray[np.float32]:
-    """x_NCHW of images, as the graph's first node makes it."""
-    x_NHWC = (images_NHWC.astype(np.float32) - zero) * np.float32(scale)
-    return np.ascontiguousarray(x_NHWC.transpose(0, 3, 1, 2))
 
 
 def calibrate(
@@ -270,3 +266,9 @@ def _log_probabilities(model: onnx.ModelProto, x_NCHW: NDArray[np.float32]) -> N
     run = session(model.SerializeToString(), 1)
     logits_NK = np.concatenate([run.run(None, batch)[0] for batch in _Images(x_NCHW)])
     return np.asarray(log_softmax(logits_NK.astype(np.float64), axis=1))
+
+
+def sensitive(model: onnx.ModelProto) -> dict[str, str]:
+    """What loses in int8 without gaining from it."""
+    kept = dict.fromkeys(depthwise(model), DEPTHWISE)
+    return {**kept, classifier(model): CLASSIFIER}

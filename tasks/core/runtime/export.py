@@ -1,17 +1,11 @@
-"""From a torch network to an ONNX graph that takes raw images.
-
-The finished graph's input is `image`, uint8 [N, H, W, C] as a decoder gives it, and its output
-`logits`, float32 [N, K]. A normalised image is a uint8 tensor with a zero point and a scale (see
-`transforms.pixel_scale`), so that normalisation is one DequantizeLinear, and nothing at all in front of
-an int8 convolution.
-"""
+"""From a torch network to its ONNX graph, from x_NCHW to logits, and whether both compute the same."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import warnings
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,13 +15,17 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from tasks.core.common.errors import StageFailed
-from tasks.core.models.saved import removed_blocks
+from tasks.core.data.dataset import Dataset, pixel_scale
+from tasks.core.models.saved import mac_count, parameter_count, removed_blocks
 from tasks.core.runtime.branches import bypass
+from tasks.core.runtime.graphs import INPUT, OPSET, normalized, take_raw_images, to_bytes
+from tasks.core.runtime.session import session
 from tasks.core.runtime.weights import WEIGHTED
 
-OPSET = 20
-INPUT = "x_NCHW"  # of the graph before `take_raw_images`: normalised float32
-GRAPH = "graph.onnx"  # beside the weights of a network: what `export` made of it, which takes seconds
+PARITY_BATCHES = (1, 64)
+# Of the largest logit, or of 1 if that is smaller. Float32 sums in another order differ by about 1e-5 of it; in a deep
+# network whose batch norms have hardly any variance, and are folded, by about 1e-4.
+PARITY_TOLERANCE = 1e-3
 
 
 def export(model: nn.Module, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
@@ -74,14 +72,36 @@ def refill(graph: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
     return _filled(smaller, _folded(model))
 
 
-def save_graph(graph: onnx.ModelProto, folder: Path) -> None:
-    """Write what `export` or `refill` made of a network beside its weights."""
-    (folder / GRAPH).write_bytes(to_bytes(graph))
+def figures(model: nn.Module, graph: onnx.ModelProto, dataset: Dataset) -> dict[str, Any]:
+    """What is written of a network beside its graph: `parameters`, `macs` an image, and `graph_difference`, the largest
+    of a logit between torch and ONNX Runtime on validation images.
+
+    Raises:
+        StageFailed: the graph does not compute what the network does.
+    """
+    return {
+        "parameters": parameter_count(model),
+        "macs": mac_count(model, dataset.image_shape),
+        "graph_difference": _difference(model, graph, dataset),
+    }
 
 
-def load_graph(folder: Path) -> onnx.ModelProto:
-    """What `save_graph` wrote."""
-    return onnx.load(folder / GRAPH)
+def _difference(model: nn.Module, graph: onnx.ModelProto, dataset: Dataset) -> float:
+    pixels = pixel_scale(dataset.channel_mean, dataset.channel_std)
+    run = session(to_bytes(take_raw_images(graph, dataset.image_shape, *pixels)), 1)
+    worst = 0.0
+    for batch in PARITY_BATCHES:
+        images_NHWC = np.ascontiguousarray(dataset.val.images_NHWC[:batch])
+        with torch.inference_mode():
+            wanted = model.eval()(torch.from_numpy(normalized(images_NHWC, *pixels))).numpy()
+        got = run.run(None, {"image": images_NHWC})[0]
+        worst = max(worst, float(np.abs(wanted - got).max()))
+        tolerance = PARITY_TOLERANCE * max(1.0, float(np.abs(wanted).max()))
+        # What ONNX Runtime takes for the class may come second in torch only by a difference that is tolerated.
+        chosen_N = np.take_along_axis(wanted, got.argmax(1)[:, None], 1)[:, 0]
+        if worst > tolerance or (wanted.max(1) - chosen_N > 2 * tolerance).any():
+            raise StageFailed(f"the ONNX graph differs from the network by {worst:.2g} at batch {batch}")
+    return worst
 
 
 def _folded(model: nn.Module) -> nn.Module:
@@ -148,69 +168,3 @@ def _filled(model: onnx.ModelProto, folded: nn.Module) -> onnx.ModelProto:
     graph.initializer.extend(kept)
     del graph.value_info[:]
     return onnx.shape_inference.infer_shapes(model)
-
-
-def take_raw_images(
-    model: onnx.ModelProto, image_shape: tuple[int, int, int], zero: int, scale: float
-) -> onnx.ModelProto:
-    """A copy of `model` with `image` in place of its input: transposed, and normalised where it is float.
-
-    Where the input is quantized first, with this zero point and scale, the image takes the place of
-    what was quantized.
-    """
-    model = copy.deepcopy(model)
-    graph = model.graph
-    readers = [node for node in graph.node if INPUT in node.input]
-    graph.input.remove(next(i for i in graph.input if i.name == INPUT))
-    graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *image_shape]))
-    quantizer = readers[0] if [node.op_type for node in readers] == ["QuantizeLinear"] else None
-    front = [helper.make_node("Transpose", ["image"], ["image_NCHW"], "image_transpose", perm=[0, 3, 1, 2])]
-    if quantizer is None:
-        graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), "image_scale"))
-        graph.initializer.append(numpy_helper.from_array(np.array(zero, np.uint8), "image_zero"))
-        inputs = ["image_NCHW", "image_scale", "image_zero"]
-        front.append(helper.make_node("DequantizeLinear", inputs, [INPUT], "image_normalize"))
-    else:
-        front[0].output[0] = quantizer.output[0]
-        graph.node.remove(quantizer)
-    nodes = [*front, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return model
-
-
-def divide_logits(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
-    """A copy of `model` whose logits are divided: in the last node where that is a Gemm, which costs nothing; behind
-    it otherwise."""
-    model = copy.deepcopy(model)
-    last = next(node for node in model.graph.node if "logits" in node.output)
-    if last.op_type == "Gemm":
-        factors = {"alpha": 1.0, "beta": 1.0} | {
-            a.name: a.f for a in last.attribute if a.name in ("alpha", "beta")
-        }
-        kept = [a for a in last.attribute if a.name not in factors]
-        del last.attribute[:]
-        last.attribute.extend(kept)
-        last.attribute.extend(helper.make_attribute(name, factor / by) for name, factor in factors.items())
-    else:
-        last.output[list(last.output).index("logits")] = "logits_undivided"
-        factor = numpy_helper.from_array(np.array(1 / by, np.float32), "logits_factor")
-        model.graph.initializer.append(factor)
-        model.graph.node.append(
-            helper.make_node("Mul", ["logits_undivided", factor.name], ["logits"], "logits_divide")
-        )
-    return model
-
-
-def to_bytes(model: onnx.ModelProto) -> bytes:
-    """The file's content, without what tools wrote about themselves: stack traces with paths, doc
-    strings."""
-    del model.metadata_props[:]
-    model.doc_string = ""
-    graph = model.graph
-    graph.doc_string = ""
-    del graph.metadata_props[:]
-    for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        item.doc_string = ""
-        del item.metadata_props[:]
-    return bytes(model.SerializeToString(deterministic=True))

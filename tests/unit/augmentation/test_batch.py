@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tasks.core.augmentation.batch import BatchAugment, normalize, pixel_scale
+from tasks.core.augmentation.batch import BatchAugment, normalize
+from tasks.core.data.dataset import pixel_scale
 from tests.unit.augmentation.images import (
     CLASSES,
     MEAN,

@@ -14,8 +14,8 @@ from tasks.core.config.compression_params import PressParams
 from tasks.core.config.params import SelectParams
 from tasks.core.models.saved import smooth_activations
 from tasks.core.pruning.channels import find_groups
-from tasks.core.quantization.schemes import Source
-from tests.networks import SHAPE, kernels, source_of
+from tasks.core.quantization.source import Source
+from tests.networks import SHAPE, kernels, network_of, source_of
 
 pytestmark = pytest.mark.slow  # graphs are exported
 
@@ -30,7 +30,7 @@ def source() -> Source:
 
 @pytest.fixture(scope="module")
 def bench(source: Source) -> Bench:
-    return Bench(source, ["l2", "random"], 8, 200, 0)
+    return Bench(network_of("resnet_small"), source, ["l2", "random"], 8, 200, 0)
 
 
 def uniform(bench: Bench, ratio: float, int8: bool = True) -> Design:
@@ -57,7 +57,7 @@ def test_only_the_named_group_is_cut_when_the_design_names_one(bench: Bench, sou
     assert widths.get(group.name, 8) == group.width // 2
     before = {g.name: g.width for g in bench.groups.prunable if g.name != group.name}
     assert {name: widths[name] for name in before} == before
-    assert source.network.get_submodule(group.name).weight.shape[0] == group.width
+    assert network_of("resnet_small").get_submodule(group.name).weight.shape[0] == group.width
 
 
 def test_float_layers_stay_float_when_the_design_says_so(bench: Bench, source: Source) -> None:
@@ -87,18 +87,20 @@ def test_design_is_smaller_when_a_block_leaves(bench: Bench) -> None:
 
 def test_search_tries_relu_for_smooth_activations_when_the_network_has_some(tmp_path: Path) -> None:
     source = source_of("mobilenet_v3_small")
-    bench = Bench(source, ["l2"], 8, 200, 0)
+    network = network_of("mobilenet_v3_small")
+    bench = Bench(network, source, ["l2"], 8, 200, 0)
     study = open_study(PARAMS, ANY, bench, [], tmp_path / "log")
     designs = [suggest(ask(study, PARAMS), PARAMS, bench) for _ in range(12)]
     assert [design.relu for design in designs] == [False] * 6 + [True] * 6
-    rectified = bench.source_of(bench.cut(designs[6]))
+    cut = bench.cut(designs[6])
+    rectified = bench.source_of(cut)
     graph = bench.quantized(designs[6], rectified).graph
     operators = {node.op_type for node in rectified.graph.graph.node}
     assert "Relu" in operators and not operators & {"HardSwish", "Gelu"}
     smooth = bench.quantized(designs[0], bench.source_of(bench.cut(designs[0]))).graph
     assert len(kernels(source.file(graph))) < 0.7 * len(kernels(source.file(smooth))), "ReLU joins its layer"
     assert source.accuracy(source.file(graph)) > 0.4, "classes are still told apart"
-    assert not smooth_activations(rectified.network) and smooth_activations(source.network)
+    assert not smooth_activations(cut) and smooth_activations(network)
 
 
 def worth(accuracy: float, speedup: float, size_bytes: int = 1000) -> Worth:

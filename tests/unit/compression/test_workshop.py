@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from optuna.trial import FrozenTrial
 
+from tasks.core.augmentation.batch import BatchAugment
 from tasks.core.common.progress import Progress
 from tasks.core.compression.designs import Bench, Worth
 from tasks.core.compression.search import ask, front, open_study, suggest, tell
 from tasks.core.compression.workshop import Workshop
 from tasks.core.config.params_file import Pipeline
-from tasks.core.models.spec import Spec
-from tests.networks import SHAPE, source_of
+from tests.networks import network_of, source_of, spec_of
 
 pytestmark = pytest.mark.slow  # graphs are exported
 
@@ -45,9 +45,12 @@ def best(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> list[F
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     source = source_of("resnet_small")
-    bench = Bench(source, ["l2"], 8, 200, 0)
-    spec = Spec("resnet_small", 16, 0.0, SHAPE, 4)
-    return Workshop(ASKED, source, bench, spec, tmp_path_factory.mktemp("kept"), Progress("press", 100))
+    network = network_of("resnet_small")
+    bench = Bench(network, source, ["l2"], 8, 200, 0)
+    spec, augment = spec_of("resnet_small"), BatchAugment(source.policy)
+    return Workshop(
+        ASKED, source, augment, bench, spec, tmp_path_factory.mktemp("kept"), Progress("press", 100)
+    )
 
 
 def test_designs_are_better_than_what_was_reached_when_they_are_trained(

@@ -12,9 +12,10 @@ from tasks.core.models.spec import Spec
 from tasks.core.pruning.blocks import Block, find_blocks, gate_means, take_out
 from tasks.core.pruning.channels import cut, find_groups
 from tasks.core.runtime.branches import find_branches
-from tasks.core.runtime.export import INPUT, export, refill
+from tasks.core.runtime.export import export, refill
+from tasks.core.runtime.graphs import INPUT
 from tasks.core.runtime.session import session
-from tests.networks import SHAPE, source_of
+from tests.networks import SHAPE, network_of, source_of
 
 pytestmark = pytest.mark.slow  # graphs are exported
 
@@ -84,7 +85,7 @@ def test_refilled_graph_computes_what_the_network_does_when_blocks_and_channels_
 
 def test_network_keeps_its_answers_when_a_gate_becomes_its_mean() -> None:
     source = source_of("mobilenet_v3_small")
-    model, val = source.network, source.dataset.val
+    model, val = network_of("mobilenet_v3_small"), source.dataset.val
     blocks = [b for b in find_blocks(model, source.graph, SHAPE) if b.readers]
     gates = gate_means(model, blocks, source.dataset.train, MEAN, STD)
     x_NCHW = (torch.tensor(val.images_NHWC[:200]).permute(0, 3, 1, 2) - 100) * 0.015

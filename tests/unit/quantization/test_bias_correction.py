@@ -6,7 +6,8 @@ from scipy.special import log_softmax
 
 from tasks.core.quantization.bias_correction import correct_biases, means
 from tasks.core.quantization.schemes import SCHEMES
-from tasks.core.quantization.static import classifier, normalized, quantize_static
+from tasks.core.quantization.static import classifier, quantize_static
+from tasks.core.runtime.graphs import normalized
 from tasks.core.runtime.session import predict, session
 from tasks.core.runtime.weights import WEIGHTED
 from tests.networks import source_of

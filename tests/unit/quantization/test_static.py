@@ -15,55 +15,56 @@ from tasks.core.common.errors import StageFailed
 from tasks.core.data.dataset import Split
 from tasks.core.quantization.nodes import count_weighted, node_report
 from tasks.core.quantization.qat import IntegerGraph, trained
-from tasks.core.quantization.schemes import SCHEMES, Made, Source
+from tasks.core.quantization.schemes import SCHEMES
+from tasks.core.quantization.source import Made, TrainableSource
 from tasks.core.quantization.static import (
     Calibrated,
     calibrate,
     classifier,
     depthwise,
     layer_losses,
-    normalized,
     quantize_static,
 )
 from tasks.core.runtime.export import export
+from tasks.core.runtime.graphs import normalized
 from tasks.core.runtime.session import predict, session
 from tasks.core.runtime.weights import WEIGHTED, packed_size, sparsity
-from tests.networks import SHAPE, kernels, source_of
+from tests.networks import SHAPE, kernels, network_of, source_of
 
 pytestmark = pytest.mark.slow  # graphs are exported
 
 STATIC = ["int8", "int8_mixed", "int8_qat"]
 
 
-def variant(source: Source, **changed: object) -> Source:
+def variant(source: TrainableSource, **changed: object) -> TrainableSource:
     """`source` with other params."""
     return dataclasses.replace(source, params=source.params.model_copy(update=changed))
 
 
 @pytest.fixture(scope="module")
-def source() -> Source:
+def source() -> TrainableSource:
     return source_of("resnet_small")
 
 
 @pytest.fixture(scope="module")
-def made(source: Source) -> dict[str, Made]:
+def made(source: TrainableSource) -> dict[str, Made]:
     return {name: scheme(source) for name, scheme in SCHEMES.items()}
 
 
-def logits(source: Source, made: Made) -> NDArray[np.float32]:
+def logits(source: TrainableSource, made: Made) -> NDArray[np.float32]:
     return predict(session(source.file(made.graph), 1), source.dataset.val.images_NHWC)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_scheme_agrees_with_the_float_graph_when_its_file_is_run(
-    scheme: str, source: Source, made: dict[str, Made]
+    scheme: str, source: TrainableSource, made: dict[str, Made]
 ) -> None:
     wanted, got = logits(source, made["fp32"]), logits(source, made[scheme])
     assert (wanted.argmax(1) == got.argmax(1)).mean() > 0.98
 
 
 def test_files_shrink_by_what_the_scheme_promises_when_measured(
-    source: Source, made: dict[str, Made]
+    source: TrainableSource, made: dict[str, Made]
 ) -> None:
     sizes = {name: len(source.file(result.graph)) for name, result in made.items()}
     assert sizes["fp16"] < 0.6 * sizes["fp32"]
@@ -73,7 +74,7 @@ def test_files_shrink_by_what_the_scheme_promises_when_measured(
 
 @pytest.mark.parametrize("scheme", STATIC)
 def test_static_schemes_take_the_image_as_it_is_when_their_first_nodes_are_read(
-    scheme: str, source: Source, made: dict[str, Made]
+    scheme: str, source: TrainableSource, made: dict[str, Made]
 ) -> None:
     nodes = onnx.load_from_string(source.file(made[scheme].graph)).graph.node
     first = next(node for node in nodes if "image" in node.input)
@@ -82,7 +83,9 @@ def test_static_schemes_take_the_image_as_it_is_when_their_first_nodes_are_read(
 
 
 @pytest.mark.parametrize(("bits", "greatest"), [(7, 64), (8, 127)])
-def test_weights_use_their_bits_and_no_more_when_read_back(bits: int, greatest: int, source: Source) -> None:
+def test_weights_use_their_bits_and_no_more_when_read_back(
+    bits: int, greatest: int, source: TrainableSource
+) -> None:
     calibrated = dataclasses.replace(source.calibrated, weight_bits=bits)
     arrays = [numpy_helper.to_array(i) for i in quantize_static(calibrated).graph.initializer]
     weights = [array for array in arrays if array.dtype == np.int8 and array.ndim > 1]
@@ -91,7 +94,7 @@ def test_weights_use_their_bits_and_no_more_when_read_back(bits: int, greatest: 
 
 
 def test_node_report_finds_all_but_the_classifier_in_int8_when_static(
-    source: Source, made: dict[str, Made]
+    source: TrainableSource, made: dict[str, Made]
 ) -> None:
     content = source.file(made["int8"].graph)
     rows = node_report(source.graph, content, "int8", made["int8"].reasons)
@@ -103,7 +106,7 @@ def test_node_report_finds_all_but_the_classifier_in_int8_when_static(
 
 @pytest.mark.parametrize("scheme", ["fp32", "fp16", "int8_weights"])
 def test_node_report_says_that_nothing_is_int8_when_the_scheme_computes_in_floats(
-    scheme: str, source: Source, made: dict[str, Made]
+    scheme: str, source: TrainableSource, made: dict[str, Made]
 ) -> None:
     rows = node_report(source.graph, source.file(made[scheme].graph), scheme, {})
     assert {row["precision"] for row in rows} == {"fp32"}
@@ -112,18 +115,20 @@ def test_node_report_says_that_nothing_is_int8_when_the_scheme_computes_in_float
 
 @pytest.mark.parametrize("scheme", ["fp16", "int8_weights"])
 def test_stored_weights_cost_no_time_when_onnx_runtime_has_loaded_them(
-    scheme: str, source: Source, made: dict[str, Made]
+    scheme: str, source: TrainableSource, made: dict[str, Made]
 ) -> None:
     assert kernels(source.file(made[scheme].graph)) == kernels(source.file(made["fp32"].graph))
 
 
-def test_dynamic_scheme_computes_in_integers_when_run(source: Source, made: dict[str, Made]) -> None:
+def test_dynamic_scheme_computes_in_integers_when_run(source: TrainableSource, made: dict[str, Made]) -> None:
     rows = node_report(source.graph, source.file(made["int8_dynamic"].graph), "int8_dynamic", {})
     assert count_weighted(rows)["nodes_int8"] >= 9
 
 
-def test_layer_losses_are_ranked_and_find_the_broken_layer_when_one_has_an_outlier(source: Source) -> None:
-    network = copy.deepcopy(source.network)
+def test_layer_losses_are_ranked_and_find_the_broken_layer_when_one_has_an_outlier(
+    source: TrainableSource,
+) -> None:
+    network = copy.deepcopy(network_of("resnet_small"))
     weight = network.get_submodule("blocks.1.conv1").weight
     with torch.no_grad():
         weight[:, 0, 0, 0] += 60 * weight.abs().max()  # one weight a filter takes the whole range
@@ -138,14 +143,14 @@ def weight_reader(calibrated: Calibrated, weight: str) -> str:
     return next(node.name for node in calibrated.model.graph.node if weight in node.input)
 
 
-def test_mixed_scheme_keeps_costly_layers_float_when_accuracy_asks_for_it(source: Source) -> None:
+def test_mixed_scheme_keeps_costly_layers_float_when_accuracy_asks_for_it(source: TrainableSource) -> None:
     lenient = SCHEMES["int8_mixed"](variant(source, mixed_loss_points=100))
     assert set(lenient.reasons) == {classifier(source.graph)}
     strict = SCHEMES["int8_mixed"](variant(source, mixed_loss_points=-100))  # nothing is good enough
     assert set(strict.reasons) == {n.name for n in source.graph.graph.node if n.op_type in WEIGHTED}
 
 
-def test_integer_graph_computes_what_onnx_runtime_does_when_untrained(source: Source) -> None:
+def test_integer_graph_computes_what_onnx_runtime_does_when_untrained(source: TrainableSource) -> None:
     kept = [classifier(source.graph)]
     network = IntegerGraph(source.calibrated, kept)
     x_NCHW = normalized(source.dataset.val.images_NHWC, *source.pixels)
@@ -158,7 +163,9 @@ def test_integer_graph_computes_what_onnx_runtime_does_when_untrained(source: So
     assert (got.argmax(1) == wanted.argmax(1)).all()
 
 
-def test_learned_scale_stays_near_the_calibrated_one_when_a_step_was_too_long(source: Source) -> None:
+def test_learned_scale_stays_near_the_calibrated_one_when_a_step_was_too_long(
+    source: TrainableSource,
+) -> None:
     network = IntegerGraph(source.calibrated, [classifier(source.graph)])
     calibrated = {name: scale.item() for name, scale in network.scales.items()}
     with torch.no_grad():
@@ -169,7 +176,9 @@ def test_learned_scale_stays_near_the_calibrated_one_when_a_step_was_too_long(so
     assert learned == pytest.approx({name: value / 2 for name, value in calibrated.items()})
 
 
-def test_int8_graph_has_the_accuracy_of_the_trained_network_when_written_back(source: Source) -> None:
+def test_int8_graph_has_the_accuracy_of_the_trained_network_when_written_back(
+    source: TrainableSource,
+) -> None:
     kept = [classifier(source.graph)]
     network = IntegerGraph(source.calibrated, kept)
     with torch.no_grad():
@@ -188,15 +197,15 @@ def test_int8_graph_has_the_accuracy_of_the_trained_network_when_written_back(so
 
 @pytest.mark.parametrize("scheme", sorted({*SCHEMES} - {"int8_qat"}))
 def test_sparsity_and_packed_size_tell_when_a_network_has_zeros(
-    scheme: str, source: Source, made: dict[str, Made]
+    scheme: str, source: TrainableSource, made: dict[str, Made]
 ) -> None:
-    network = copy.deepcopy(source.network)
+    network = copy.deepcopy(network_of("resnet_small"))
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
                 draws = torch.rand(module.weight.shape, generator=torch.Generator().manual_seed(0))
                 module.weight *= draws < 0.4
-    zeroed = dataclasses.replace(source, network=network, graph=export(network, SHAPE))
+    zeroed = dataclasses.replace(source, graph=export(network, SHAPE))
     dense, sparse = source.file(made[scheme].graph), zeroed.file(SCHEMES[scheme](zeroed).graph)
     assert sparsity(dense) < 0.1
     assert 0.58 < sparsity(sparse) < 0.75
@@ -204,7 +213,9 @@ def test_sparsity_and_packed_size_tell_when_a_network_has_zeros(
     assert len(sparse) == pytest.approx(len(dense), rel=0.02)
 
 
-def test_training_the_int8_graph_recovers_the_logits_when_weights_were_spoiled(source: Source) -> None:
+def test_training_the_int8_graph_recovers_the_logits_when_weights_were_spoiled(
+    source: TrainableSource,
+) -> None:
     spoiled = copy.deepcopy(source.graph)
     for initializer in spoiled.graph.initializer:
         if initializer.name.endswith("conv1.weight"):
@@ -221,7 +232,7 @@ def test_training_the_int8_graph_recovers_the_logits_when_weights_were_spoiled(s
     assert after < 0.5 * before
 
 
-def test_the_untrained_int8_graph_is_kept_when_training_made_it_worse(source: Source) -> None:
+def test_the_untrained_int8_graph_is_kept_when_training_made_it_worse(source: TrainableSource) -> None:
     made = SCHEMES["int8_qat"](variant(source, qat_lr=0.5))
     assert re.match(r"training in int8 led from \d+\.\d\d% to .*lower quantize\.qat_lr", made.warning)
     untrained = Made(quantize_static(source.calibrated, made.reasons))
@@ -238,7 +249,7 @@ def test_depthwise_nets_keep_their_accuracy_when_quantized(arch: str) -> None:
     assert source.accuracy(source.file(made.graph)) > wanted - 0.02
 
 
-def test_calibration_images_are_of_every_class_when_one_is_rare(source: Source) -> None:
+def test_calibration_images_are_of_every_class_when_one_is_rare(source: TrainableSource) -> None:
     labels_N = np.array([0] * 990 + [1] * 10)
     images_NHWC = np.broadcast_to(labels_N.astype(np.uint8)[:, None, None, None], (1000, 2, 2, 1))
     dataset = dataclasses.replace(source.dataset, train=Split(images_NHWC, labels_N))
@@ -247,8 +258,8 @@ def test_calibration_images_are_of_every_class_when_one_is_rare(source: Source) 
     assert (chosen[:, 0, 0, 0] == 1).sum() == 10
 
 
-def test_calibration_is_refused_in_one_line_when_a_weight_is_not_finite(source: Source) -> None:
-    network = copy.deepcopy(source.network)
+def test_calibration_is_refused_in_one_line_when_a_weight_is_not_finite(source: TrainableSource) -> None:
+    network = copy.deepcopy(network_of("resnet_small"))
     with torch.no_grad():
         network.get_submodule("blocks.0.conv1").weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(StageFailed, match="not finite") as refused:
@@ -258,16 +269,16 @@ def test_calibration_is_refused_in_one_line_when_a_weight_is_not_finite(source: 
 
 
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
-def test_calibrators_differ_and_all_serve_when_quantized(method: str, source: Source) -> None:
+def test_calibrators_differ_and_all_serve_when_quantized(method: str, source: TrainableSource) -> None:
     chosen = variant(source, calibrator=method)
     made = SCHEMES["int8"](chosen)
     assert chosen.accuracy(chosen.file(made.graph)) > chosen.accuracy(chosen.file(chosen.graph)) - 0.02
 
 
-def test_fp16_is_refused_in_one_line_when_a_weight_is_beyond_its_range(source: Source) -> None:
-    network = copy.deepcopy(source.network)
+def test_fp16_is_refused_in_one_line_when_a_weight_is_beyond_its_range(source: TrainableSource) -> None:
+    network = copy.deepcopy(network_of("resnet_small"))
     with torch.no_grad():
         network.get_submodule("head").weight[0, 0] = 1e6
-    broken = dataclasses.replace(source, network=network, graph=export(network, SHAPE))
+    broken = dataclasses.replace(source, graph=export(network, SHAPE))
     with pytest.raises(StageFailed, match=r"head\.weight is beyond the range of float16"):
         SCHEMES["fp16"](broken)

@@ -9,12 +9,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tasks.core.augmentation.batch import normalize, pixel_scale
+from tasks.core.augmentation.batch import normalize
 from tasks.core.common.errors import BadInput, StageFailed
+from tasks.core.data.dataset import Dataset, Split, pixel_scale
 from tasks.core.models.architectures import build
 from tasks.core.models.spec import Spec
 from tasks.core.pruning.cutting import Pruner
-from tasks.core.runtime.export import export, refill, take_raw_images, to_bytes
+from tasks.core.runtime.export import export, figures, refill
+from tasks.core.runtime.graphs import take_raw_images, to_bytes
 from tasks.core.runtime.latency import latencies
 from tasks.core.runtime.session import fingerprint, peak_memory_mb, predict, session
 from tasks.core.runtime.weights import sparsity
@@ -101,6 +103,40 @@ def test_refilled_graph_is_the_exported_one_when_the_network_is_pruned(arch: str
     before = graph.SerializeToString(deterministic=True)
     assert raw(refill(graph, pruned)) == raw(export(pruned, SHAPE))
     assert graph.SerializeToString(deterministic=True) == before
+
+
+def scaled(factor: float) -> torch.nn.Module:
+    """With logits so many times as large."""
+    model = network()
+    with torch.no_grad():
+        for parameter in model.get_submodule("head").parameters():
+            parameter.mul_(factor)
+    return model
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    some = Split(images(70), np.zeros(70, np.int64))
+    return Dataset(list("abcd"), SHAPE, MEAN, STD, "digest", some, some, some)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e6])
+def test_graph_is_accepted_when_it_differs_by_rounding_whatever_the_size_of_the_logits(
+    factor: float, dataset: Dataset
+) -> None:
+    model = scaled(factor)
+    found = figures(model, refill(dense_graph(), model), dataset)
+    assert found["graph_difference"] < 1e-3 * factor
+    assert found["graph_difference"] > 1e-3 or factor == 1, "more than what small logits may differ by"
+    assert found["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert found["macs"] > 1e6
+
+
+@pytest.mark.parametrize("wrong", [1.01, 0.9])
+def test_graph_is_refused_in_one_line_when_it_is_of_another_network(wrong: float, dataset: Dataset) -> None:
+    graph = refill(dense_graph(), scaled(10 * wrong))
+    with pytest.raises(StageFailed, match=r"^the ONNX graph differs from the network by \S+ at batch 1$"):
+        figures(scaled(10), graph, dataset)
 
 
 class Stepped(torch.nn.Module):

@@ -1,0 +1,82 @@
+"""What schemes start from, and what they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from tasks.core.config.compression_params import QuantizeParams
+from tasks.core.data.dataset import Dataset, balanced, pixel_scale
+from tasks.core.quantization.static import Calibrated, calibrate
+from tasks.core.runtime.graphs import take_raw_images, to_bytes
+from tasks.core.runtime.session import predict, session
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a scheme starts from: the graph of a network, and the data."""
+
+    params: QuantizeParams
+    dataset: Dataset
+    graph: onnx.ModelProto
+
+    @cached_property
+    def pixels(self) -> tuple[int, float]:
+        """Zero point and scale of the input."""
+        return pixel_scale(self.dataset.channel_mean, self.dataset.channel_std)
+
+    @cached_property
+    def images_NHWC(self) -> NDArray[np.uint8]:
+        """The calibration images, of all classes alike: what calibration never sees, int8 clips."""
+        train = self.dataset.train
+        rows = balanced(train.labels_N, self.params.calibration_images, self.params.seed)
+        return np.ascontiguousarray(train.images_NHWC[rows])
+
+    @cached_property
+    def calibrated(self) -> Calibrated:
+        """The graph with the ranges of its tensors."""
+        return calibrate(
+            self.graph,
+            self.images_NHWC,
+            *self.pixels,
+            method=self.params.calibrator,
+            weight_bits=self.params.weight_bits,
+            per_channel=self.params.per_channel,
+        )
+
+    def file(self, graph: onnx.ModelProto) -> bytes:
+        """`graph`, from x_NCHW to logits, as the content of a file that takes raw images."""
+        return to_bytes(take_raw_images(graph, self.dataset.image_shape, *self.pixels))
+
+    def logits(self, content: bytes) -> NDArray[np.float32]:
+        """Of the validation images, [N, K]."""
+        return predict(session(content, 1), self.dataset.val.images_NHWC)
+
+    def accuracy(self, content: bytes) -> float:
+        """On the validation images."""
+        return float((self.logits(content).argmax(1) == self.dataset.val.labels_N).mean())
+
+
+@dataclass(frozen=True)
+class TrainableSource(Source):
+    """With what a network is trained on: its folder, and policy.json of augment."""
+
+    model: Path
+    policy: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A graph from x_NCHW to logits, why nodes of it stayed in floating point, and what went otherwise than
+    asked for."""
+
+    graph: onnx.ModelProto
+    reasons: dict[str, str] = field(default_factory=dict)
+    warning: str = ""
