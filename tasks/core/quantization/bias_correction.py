@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks.core.quantization.static import Calibrated, batches
-from tasks.core.runtime.graphs import INPUT, normalized
+from tasks.core.runtime.graphs import INPUT
 from tasks.core.runtime.session import session
 from tasks.core.runtime.weights import WEIGHTED
 
@@ -33,7 +33,7 @@ def correct_biases(
         images_NHWC: on which the means are taken.
     """
     model = copy.deepcopy(quantized)
-    x_NCHW = normalized(images_NHWC, calibrated.zero, calibrated.scale)
+    x_NCHW = calibrated.x_NCHW(images_NHWC)
     outputs = {n.name: n.output[0] for n in calibrated.model.graph.node if n.op_type in WEIGHTED}
     wanted = dict(zip(outputs, means(calibrated.model, list(outputs.values()), x_NCHW), strict=True))
     constants = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -16,8 +16,18 @@ from tasks.core.runtime.weights import WEIGHTED
 # Its integer operators begin so; what it fused it names NODE_token_N, and the dynamic ones NODE_quant.
 _INTEGER = re.compile(r"QLinear|QGemm|ConvInteger|MatMulInteger|DynamicQuantizeMatMul")
 _SUFFIX = re.compile(r"(_quant|_token_\d+|_scales_mul)+$")
-# What moves numbers and computes none, or is part of the node before it.
-_PASSIVE = ("Flatten", "Reshape", "Transpose", "GlobalAveragePool", "MaxPool", "Relu", "Clip", "Identity")
+# What moves numbers and computes none, or is part of a neighbour.
+_PASSIVE = (
+    "Flatten",
+    "Reshape",
+    "Transpose",
+    "AveragePool",
+    "GlobalAveragePool",
+    "MaxPool",
+    "Relu",
+    "Clip",
+    "Identity",
+)
 
 
 def node_report(

@@ -105,6 +105,7 @@ class IntegerGraph(nn.Module):
         stored = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
         floats = {i.name: numpy_helper.to_array(i) for i in calibrated.model.graph.initializer}
         self._output = graph.output[0].name
+        self._height = graph.input[0].type.tensor_type.shape.dim[2].dim_value
         self._limit = 64 if calibrated.weight_bits == 7 else 127
         self._steps: list[_Step] = []
         self._zeros: dict[str, int] = {}
@@ -138,8 +139,8 @@ class IntegerGraph(nn.Module):
                     self.weights[_key(name)] = nn.Parameter(torch.tensor(floats[name]))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """logits_NK, computed operator by operator."""
-        values = {INPUT: x_NCHW}
+        """logits_NK of normalised images, computed operator by operator."""
+        values = {INPUT: _in_squares(x_NCHW, x_NCHW.shape[2] // self._height)}
         for step in self._steps:
             if step.op == "QuantizeLinear":
                 values[step.output] = self._activation(step.output, values[step.output])
@@ -169,6 +170,13 @@ class IntegerGraph(nn.Module):
         scale = (peak / self._limit).clamp_min(torch.finfo(torch.float32).tiny)
         zeros = torch.zeros_like(scale, dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -self._limit, self._limit)
+
+
+def _in_squares(x_NCHW: Tensor, side: int) -> Tensor:
+    """As `stem.in_squares` of these images."""
+    count, channels, height, width = x_NCHW.shape
+    squares = x_NCHW.reshape(count, channels, height // side, side, width // side, side)
+    return squares.permute(0, 3, 5, 1, 2, 4).reshape(count, -1, height // side, width // side)
 
 
 def _key(name: str) -> str:

@@ -17,6 +17,7 @@ from tasks.core.data.dataset import Dataset, balanced, pixel_scale
 from tasks.core.quantization.static import Calibrated, calibrate
 from tasks.core.runtime.graphs import take_raw_images, to_bytes
 from tasks.core.runtime.session import predict, session
+from tasks.core.runtime.stem import fold_stem
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Source:
 
     @cached_property
     def calibrated(self) -> Calibrated:
-        """The graph with the ranges of its tensors."""
+        """The graph, its first layer in a form that suits integers, with the ranges of its tensors."""
         return calibrate(
-            self.graph,
+            fold_stem(self.graph),
             self.images_NHWC,
             *self.pixels,
             method=self.params.calibrator,

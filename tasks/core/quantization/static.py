@@ -32,7 +32,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from scipy.special import log_softmax
 
 from tasks.core.common.errors import StageFailed
-from tasks.core.runtime.graphs import INPUT, normalized
+from tasks.core.runtime.graphs import INPUT, normalized, side_of
 from tasks.core.runtime.session import session
 from tasks.core.runtime.weights import WEIGHTED
 
@@ -66,6 +66,11 @@ class Calibrated:
     scale: float
     weight_bits: int
     per_channel: bool
+
+    def x_NCHW(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the graph takes for these images."""
+        side = side_of(self.model, images_NHWC.shape[1:])
+        return normalized(images_NHWC, self.zero, self.scale, side)
 
 
 def batches(x_NCHW: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
@@ -101,13 +106,14 @@ def calibrate(
         StageFailed: a tensor is not finite.
     """
     logging.getLogger().setLevel(logging.ERROR)  # its advice goes to the root logger
+    x_NCHW = normalized(images_NHWC, zero, scale, side_of(model, images_NHWC.shape[1:]))
     with tempfile.TemporaryDirectory() as folder:
         plain, augmented = f"{folder}/plain.onnx", f"{folder}/augmented.onnx"
         onnx.save(model, plain)
         calibrator = create_calibrator(
             plain, OPERATORS, augmented_model_path=augmented, calibrate_method=CALIBRATORS[method]
         )
-        calibrator.collect_data(_Images(normalized(images_NHWC, zero, scale)))
+        calibrator.collect_data(_Images(x_NCHW))
         ranges = calibrator.compute_data()
     for name, data in ranges.items():
         if not np.isfinite(data.range_value).all():
@@ -252,7 +258,7 @@ def layer_losses(calibrated: Calibrated, images_NHWC: NDArray[np.uint8]) -> dict
     The cost is the mean Kullback-Leibler divergence from the float graph's probabilities, in nats, over
     `images_NHWC`.
     """
-    x_NCHW = normalized(images_NHWC, calibrated.zero, calibrated.scale)
+    x_NCHW = calibrated.x_NCHW(images_NHWC)
     wanted_NK = _log_probabilities(calibrated.model, x_NCHW)
     nodes = [node.name for node in calibrated.model.graph.node if node.op_type in WEIGHTED]
     losses = {}

@@ -16,6 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from tasks.core.runtime.stem import in_squares
+
 OPSET = 20
 INPUT = "x_NCHW"  # of the graph before `take_raw_images`: normalised float32
 GRAPH = "graph.onnx"  # beside the weights of a network: what `export` made of it, which takes seconds
@@ -31,39 +33,67 @@ def load_graph(folder: Path) -> onnx.ModelProto:
     return onnx.load(folder / GRAPH)
 
 
-def normalized(images_NHWC: NDArray[np.uint8], zero: int, scale: float) -> NDArray[np.float32]:
-    """x_NCHW of images, as a file's first node makes it."""
-    x_NHWC = (images_NHWC.astype(np.float32) - zero) * np.float32(scale)
+def normalized(images_NHWC: NDArray[np.uint8], zero: int, scale: float, side: int = 1) -> NDArray[np.float32]:
+    """x_NCHW of images, as a file's first nodes make it; `side` as `side_of` gives it."""
+    x_NHWC = (in_squares(images_NHWC, side).astype(np.float32) - zero) * np.float32(scale)
     return np.ascontiguousarray(x_NHWC.transpose(0, 3, 1, 2))
 
 
 def take_raw_images(
     model: onnx.ModelProto, image_shape: tuple[int, int, int], zero: int, scale: float
 ) -> onnx.ModelProto:
-    """A copy of `model` with `image` in place of its input: transposed, and normalised where it is float.
+    """A copy of `model` with `image` in place of its input: transposed, in squares where `model` takes it so, and normalised where it is float.
 
     Where the input is quantized first, with this zero point and scale, the image takes the place of
     what was quantized.
     """
+    side = side_of(model, image_shape)
     model = copy.deepcopy(model)
     graph = model.graph
     readers = [node for node in graph.node if INPUT in node.input]
     graph.input.remove(next(i for i in graph.input if i.name == INPUT))
     graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *image_shape]))
     quantizer = readers[0] if [node.op_type for node in readers] == ["QuantizeLinear"] else None
-    front = [helper.make_node("Transpose", ["image"], ["image_NCHW"], "image_transpose", perm=[0, 3, 1, 2])]
+    front = _squares(graph, image_shape, side) if side > 1 else []
+    last = front[-1].output[0] if front else "image"
+    front.append(helper.make_node("Transpose", [last], ["image_NCHW"], "image_transpose", perm=[0, 3, 1, 2]))
     if quantizer is None:
         graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), "image_scale"))
         graph.initializer.append(numpy_helper.from_array(np.array(zero, np.uint8), "image_zero"))
         inputs = ["image_NCHW", "image_scale", "image_zero"]
         front.append(helper.make_node("DequantizeLinear", inputs, [INPUT], "image_normalize"))
     else:
-        front[0].output[0] = quantizer.output[0]
+        front[-1].output[0] = quantizer.output[0]
         graph.node.remove(quantizer)
     nodes = [*front, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
     return model
+
+
+def side_of(model: onnx.ModelProto, image_shape: tuple[int, ...]) -> int:
+    """The side of the squares of pixels that `model` takes as one, see `stem.fold_stem`; 1: it takes images as they
+    are."""
+    return int(image_shape[0] // model.graph.input[0].type.tensor_type.shape.dim[2].dim_value)
+
+
+def _squares(graph: onnx.GraphProto, image_shape: tuple[int, int, int], side: int) -> list[onnx.NodeProto]:
+    """Nodes that do to `image` what `stem.in_squares` does; Split and Concat move whole rows, in half of Transpose's
+    time."""
+    height, width, channels = image_shape
+    cut = [-1, height // side, side, width // side, side * channels]
+    deep = [-1, height // side, width // side, side * side * channels]
+    for name, shape in (("image_cut", cut), ("image_squares", deep)):
+        graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), f"{name}_shape"))
+    rows = [f"image_row_{row}" for row in range(side)]
+    return [
+        helper.make_node("Reshape", ["image", "image_cut_shape"], ["image_cut"], "image_cut"),
+        helper.make_node("Split", ["image_cut"], rows, "image_rows", axis=2, num_outputs=side),
+        helper.make_node("Concat", rows, ["image_joined"], "image_joined", axis=4),
+        helper.make_node(
+            "Reshape", ["image_joined", "image_squares_shape"], ["image_squares"], "image_squares"
+        ),
+    ]
 
 
 def divide_logits(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
