@@ -68,7 +68,7 @@ def report(
         worth_knowing=sections.worth_knowing(rows, accuracy, prune, used["prune"]["ratios"]),
         speed=sections.speed(rows, read_result(evaluation / "latency.json")),
         nodes=sections.nodes(rows, detail),
-        learning=learning.learning(train, prune, press, used["prune"]["ratios"]),
+        learning=learning.learning(train, prune, press, used["prune"]),
         recipe=searches.recipe(recipe),
         tuning=searches.tuning(tune),
         press=searches.press(press),

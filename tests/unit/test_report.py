@@ -308,7 +308,12 @@ def test_settings_of_the_registry_stay_out_when_shown(tmp_path: Path) -> None:
 def test_learning_shows_searched_models_last_when_there_are_some(tmp_path: Path) -> None:
     build(tmp_path)
     shutil.copytree(tmp_path / "prune/0.5", tmp_path / "prune/sparse-0.8")
-    shown = learning(tmp_path / "train", tmp_path / "prune", tmp_path / "press", ["sparse-0.8", 0.5, 0.25])
+    shown = learning(
+        tmp_path / "train",
+        tmp_path / "prune",
+        tmp_path / "press",
+        {"ratios": ["sparse-0.8", 0.5, 0.25], "distill_weight": 0.9},
+    )
     names = ["0.25 removed", "0.5 removed", "sparse-0.8", "press-1", "press-2"]
     assert [row[0] for row in shown["left"]] == ["dense", *names]
     assert [label for _, label in shown["figures"][-1]["legend"]] == names

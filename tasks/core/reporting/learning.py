@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ from tasks.core.reporting import charts
 from tasks.core.reporting.charts import Line
 
 
-def learning(train: Path, prune: Path, press: Path, ratios: list[float | str]) -> dict[str, Any]:
-    """Accuracy and loss over the epochs, of the dense model, of those pruned by `ratios` (shares of the
-    channels, or a kind of sparsity in words) and of those that press has found, which come last."""
+def learning(train: Path, prune: Path, press: Path, recovery: Mapping[str, Any]) -> dict[str, Any]:
+    """Accuracy and loss over the epochs, of the dense model, of those pruned and of those that press has found, which
+    come last; and how they recovered, by section `prune` of the params."""
     history = read_table(train / "history.csv")
     trained = read_result(train / "metrics.json")
-    folders = {_pruned_by(str(ratio)): prune / str(ratio) for ratio in sorted(ratios, key=str)}
+    folders = {_pruned_by(str(ratio)): prune / str(ratio) for ratio in sorted(recovery["ratios"], key=str)}
     folders |= {name: candidate_folder(name, prune, press) for name in pressed(press)}
     pruned = {name: read_table(folder / "history.csv") for name, folder in folders.items()}
     dense_accuracy = [
@@ -51,6 +52,7 @@ def learning(train: Path, prune: Path, press: Path, ratios: list[float | str]) -
             ),
         ],
         "trained": trained,
+        "distilled": recovery["distill_weight"] > 0,
         "left": [
             (name, parameters, parameters / trained["parameters"], accuracy)
             for name, parameters, accuracy in left
