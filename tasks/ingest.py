@@ -76,7 +76,7 @@ def _check_sizes(samples: Samples, least: int, source: Path) -> None:
     if small:
         left_out = f"; left out: {samples.left_out}" if samples.left_out.counts else ""
         raise BadInput(
-            f"{source}: fewer than ingest.min_per_class ({least}) images in {_some(small)}{left_out}"
+            f"{source}: fewer than ingest.min_per_class ({least}) images in {_some(small)}{left_out}: add some, or lower it"
         )
 
 

@@ -78,7 +78,7 @@ def walk(
 
     Raises:
         BadInput: stages failed, all because of what the user gave.
-        StageFailed: stages failed; the message names them and those that were not run.
+        StageFailed: stages failed; the message names them and says what was not run.
     """
     free = capacity()
     waiting = list(plan.stages)
@@ -134,7 +134,8 @@ def _raise_failures(results: dict[str, Outcome | BaseException | None]) -> None:
         return
     skipped = [name for name, result in results.items() if result is None]
     firsts = [str(error).partition("\n")[0] for error in errors.values()]
-    note = f" (not run: {', '.join(skipped)})" if skipped else ""
+    few = len(skipped) <= 3
+    note = f" (not run: {', '.join(skipped) if few else f'{len(skipped)} stages'})" if skipped else ""
     kind = BadInput if all(isinstance(error, BadInput) for error in errors.values()) else StageFailed
     raise kind("; ".join(firsts) + note)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from tasks.core.reporting.page import percent, points
 
 MEMORISED = 0.1  # accuracy on training images above that on validation images from which on it is named
 UNLEARNED = 0.1  # share of the mistakes of naming the largest class, below which training has done all it can
+CHANCE = 2.0  # standard errors: by how much guesses may be right more often than they would be on more images
 ROUNDING = 1e-6  # of an accuracy in single precision
 QUICK = "This was a quick run: modelpress run --budget normal searches and trains twelve times longer."
 _LISTED = 5  # classes
@@ -63,7 +65,7 @@ def judge(
     if not ignorant and selected.name != DENSE:
         ignorant = _ignorant(selected, selected.name, baselines, test_images)
     if ignorant:
-        advice = [QUICK] * quick + _advice(baselines, train_accuracy, val_accuracy)
+        advice = [QUICK] * quick + _advice(baselines, train_accuracy, val_accuracy, bar.images)
         return Verdict(False, False, f"Do not ship this: {ignorant}", advice)
     if unknown:
         named = ", ".join(unknown[:_LISTED])
@@ -129,14 +131,17 @@ def _ignorant(model: Candidate, called: str, baselines: Mapping[str, Any], test_
     return ""
 
 
-def _advice(baselines: Mapping[str, Any], train_accuracy: float, val_accuracy: float) -> list[str]:
+def _advice(
+    baselines: Mapping[str, Any], train_accuracy: float, val_accuracy: float, val_images: int
+) -> list[str]:
     found = []
     accuracies = {name: accuracy["val"] for name, accuracy in baselines["accuracy"].items()}
     majority, best = accuracies["majority"], accuracies[baselines["best"]]
-    if best <= majority and val_accuracy <= majority + ROUNDING:
+    chance = majority + CHANCE * math.sqrt(majority * (1 - majority) / val_images) + ROUNDING
+    if max(best, val_accuracy) <= chance:
         found.append(
-            "No baseline does better than naming the largest class: do the labels follow from the pixels? Look at "
-            "some images of each class."
+            "Neither a baseline nor the network does clearly better than naming the largest class: do the labels follow "
+            "from the pixels? Look at some images of each class."
         )
     if train_accuracy - val_accuracy > MEMORISED:
         found.append(
