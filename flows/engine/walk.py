@@ -30,6 +30,7 @@ Outcomes = dict[str, Outcome]
 
 # The name of the task run's state in Prefect's UI.
 STATE_NAMES: dict[Outcome, str] = {"ran": "Completed", "restored": "Restored", "unchanged": "Cached"}
+_NAMED = 3  # so many stages that were not run are named, more are counted
 _UPDATE_S = 1.0  # at most one update of a progress artifact in this time
 _AWAY_S = 60.0  # how long none is tried after the server has not taken one
 _away_until = 0.0
@@ -134,8 +135,8 @@ def _raise_failures(results: dict[str, Outcome | BaseException | None]) -> None:
         return
     skipped = [name for name, result in results.items() if result is None]
     firsts = [str(error).partition("\n")[0] for error in errors.values()]
-    few = len(skipped) <= 3
-    note = f" (not run: {', '.join(skipped) if few else f'{len(skipped)} stages'})" if skipped else ""
+    named = ", ".join(skipped) if len(skipped) <= _NAMED else f"{len(skipped)} stages"
+    note = f" (not run: {named})" if skipped else ""
     kind = BadInput if all(isinstance(error, BadInput) for error in errors.values()) else StageFailed
     raise kind("; ".join(firsts) + note)
 
