@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import fail_stale_trials
 from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,17 +29,18 @@ from tasks.core.tuning.local_workers import training_context
 from tasks.core.tuning.samplers import experimental
 from tasks.core.tuning.search_inputs import Search
 from tasks.core.tuning.studies import (
-    RETRIES,
     chosen,
     diverge,
     ended,
     fit_to,
     note,
     own_trials,
+    repeat,
     result,
     storage,
     take,
     unreachable,
+    unrepeated,
 )
 
 if TYPE_CHECKING:
@@ -63,9 +64,11 @@ def search(study: optuna.Study, about: Search) -> None:
     study.set_user_attr(CLOSED, False)
     with Progress("tune", total) as progress, crew(about) as processes:
         told: set[int] = set()
+        lost: set[int] = set()
         while True:
             with _connected():
                 fail_stale_trials(study)
+                lost = _put_back(study, lost)
                 for trial in ended(study):
                     if trial.number not in told:
                         told.add(trial.number)
@@ -88,9 +91,22 @@ def search(study: optuna.Study, about: Search) -> None:
 
 def over(study: optuna.Study) -> bool:
     """Whether no trial runs, and none is going to."""
-    states = {trial.state for trial in study.trials}
-    waits = TrialState.WAITING in states and not study.user_attrs.get(CLOSED)
-    return not waits and TrialState.RUNNING not in states
+    trials = study.trials
+    states = {trial.state for trial in trials}
+    waits = TrialState.WAITING in states or bool(unrepeated(trials))
+    return TrialState.RUNNING not in states and (not waits or bool(study.user_attrs.get(CLOSED)))
+
+
+def _put_back(study: optuna.Study, lost: set[int]) -> set[int]:
+    """Put those of the trials `lost` back that nobody has since the last look, and return what is lost now.
+
+    Whoever fails a stale trial puts it back a moment later, unless it dies in between.
+    """
+    now = unrepeated(study.trials)
+    for trial in now:
+        if trial.number in lost:
+            repeat(study, trial)
+    return {trial.number for trial in now} - lost
 
 
 @contextmanager
@@ -161,8 +177,8 @@ def _run(study: optuna.Study, trial: Trial, trainer: Trainer, about: Search) -> 
             flush=True,
         )
     except SystemExit:  # asked to stop: the trial need not wait until it is missed
+        repeat(study, study.trials[trial.number])
         study.tell(trial, state=TrialState.FAIL)
-        RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, study.trials[trial.number])
         raise
 
 

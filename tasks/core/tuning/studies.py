@@ -60,7 +60,7 @@ def storage(journal: Path) -> BaseStorage:
             engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_S}},
             heartbeat_interval=HEARTBEAT_S,
             grace_period=GRACE_S,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+            heartbeat_stale_trial_callback=repeat,
         )
     except Exception as error:  # of SQLAlchemy, of the driver, of Optuna: whoever looks first
         raise StageFailed(unreachable(error)) from None
@@ -202,6 +202,24 @@ def _distribution(space: FloatSpace | ChoiceSpace) -> BaseDistribution:
 def chosen(trial: Trial, about: Search) -> TrainParams:
     """What a trial trains with."""
     return about.base.model_copy(update={name: trial.params[name] for name in about.params.space})
+
+
+@experimental()
+def repeat(study: optuna.Study, failed: FrozenTrial) -> None:
+    """Put a trial whose worker is gone back, with its values, unless it was often enough."""
+    RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, failed)
+
+
+def unrepeated(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The failed of all the `trials` of a study that are to be tried again, and that nobody has put back yet."""
+    again = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
+    return [
+        trial
+        for trial in trials
+        if trial.state == TrialState.FAIL
+        and trial.number not in again
+        and len(trial.system_attrs.get("retry_history", [])) < RETRIES
+    ]
 
 
 def own_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch  # noqa: F401  # the GP sampler would, in the middle of a test, and its import starts a process
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
@@ -13,9 +14,11 @@ from tasks.core.common.errors import StageFailed
 from tasks.core.common.journal import cut_off, open_storage
 from tasks.core.config.params import TrainParams
 from tasks.core.config.tune_params import FloatSpace, TuneParams
+from tasks.core.tuning import shared_study
 from tasks.core.tuning.samplers import sampler
 from tasks.core.tuning.search_inputs import Earlier, Search
 from tasks.core.tuning.studies import (
+    RETRIES,
     STORAGE,
     best,
     create,
@@ -24,6 +27,7 @@ from tasks.core.tuning.studies import (
     go_on,
     outcome,
     own_trials,
+    repeat,
     storage,
     take,
 )
@@ -323,3 +327,29 @@ def test_trial_is_missed_when_its_worker_dies_before_its_first_heartbeat(tmp_pat
     time.sleep(2.1)
     optuna.storages.fail_stale_trials(study)
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_search_is_not_over_when_a_trial_has_failed_and_is_not_yet_put_back(tmp_path: Path) -> None:
+    about = search(trials=1)
+    study = open_study(about, tmp_path / "journal")
+    trial = take(study, about.params)
+    assert trial is not None
+    study.tell(trial, state=TrialState.FAIL)
+    assert not shared_study.over(study), "whoever failed it is about to put it back"
+    lost = shared_study._put_back(study, set())
+    assert len(study.trials) == 1, "it is given the time to"
+    assert shared_study._put_back(study, lost) == set()
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+    assert study.trials[1].params == trial.params
+
+
+def test_search_is_over_when_a_trial_has_failed_as_often_as_it_may(tmp_path: Path) -> None:
+    about = search(trials=1)
+    study = open_study(about, tmp_path / "journal")
+    for _ in range(RETRIES + 1):
+        assert not shared_study.over(study)
+        trial = take(study, about.params)
+        assert trial is not None
+        study.tell(trial, state=TrialState.FAIL)
+        repeat(study, study.trials[trial.number])
+    assert shared_study.over(study)
