@@ -128,20 +128,35 @@ def record_prefect(url: str | None) -> None:
 
 
 def bind(port: int | None) -> socket.socket:
-    """A socket on loopback at `port`, or at Prefect's usual port if that is free and else any (None).
-    Nobody can connect until somebody listens. Raises BadInput if the port is in use."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+    """A socket that listens on loopback at `port`, or at Prefect's usual port if that is free and else any (None).
+
+    It listens at once: two sockets that only are to be reused can be bound to one port, and the server that listens
+    first answers for both. Whoever connects waits until a server accepts.
+
+    Raises:
+        BadInput: the port is in use.
+    """
     try:
-        listener.bind((HOST, PREFECT_PORT if port is None else port))
+        return _listen(PREFECT_PORT if port is None else port)
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
         if port is not None:
             why = "in use" if error.errno == errno.EADDRINUSE else "not allowed for this user"
             raise BadInput(f"port {port} is {why}: choose another one") from None
-        listener.bind((HOST, 0))
+        return _listen(0)
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+        listener.bind((HOST, port))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
