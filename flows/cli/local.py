@@ -112,6 +112,7 @@ def _call(flow: Any, **options: Any) -> Any:
         print(
             f"Prefect's server does not answer ({said}): the next run tells it how this one ended", flush=True
         )
+        flow_runs.forget_events()
         return flow_runs.last
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +20,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
+from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Crashed, Failed
@@ -100,6 +103,15 @@ def alone(root: Path, work: Callable[[FlowRun], State[Any]]) -> State[Any]:
 last: State[Any] | None = (
     None  # of the flow run that this process has ended, whether Prefect heard of it or not
 )
+
+
+def forget_events() -> None:
+    """Drop what waits to be told to Prefect's server as it happened. If that is gone, Prefect tries each event for eight
+    seconds before its process ends; the next run tells what has come of it all the same."""
+    waiting = EventsWorker.instance()._queue
+    with suppress(Empty):
+        while True:
+            waiting.get_nowait()
 
 
 def _log(path: Path) -> Path:
