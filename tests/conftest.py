@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
-from tests.integration.toy import make_toy, run
+from tests.integration.toy import make_databases, make_toy, run
 
 ROOT = Path(__file__).parents[1]
 INTEGRATION = ROOT / "tests" / "integration"
@@ -97,9 +98,25 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`prefect`, a home, and `mlflow.db`, both without a run: to make one takes seconds, so all processes share them.
+    For reading only."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "databases"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            made = make_databases(tmp_path_factory.mktemp("databases"))
+            made.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fresh(databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy DVC project in which nothing has run. For reading only: `toy` is a copy."""
-    return make_toy(tmp_path_factory.mktemp("fresh") / "toy")
+    folder = make_toy(tmp_path_factory.mktemp("fresh") / "toy")
+    shutil.copytree(databases / "prefect", folder / ".modelpress/prefect")
+    shutil.copy(databases / "mlflow.db", folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

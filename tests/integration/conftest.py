@@ -16,9 +16,10 @@ from tests.integration.toy import prefect_server
 
 
 @pytest.fixture(scope="session")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def api(databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Prefect server; the variables that lead to it."""
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as variables:
+    home = shutil.copytree(databases / "prefect", tmp_path_factory.mktemp("api") / "prefect")
+    with prefect_server(home) as variables:
         yield variables
 
 

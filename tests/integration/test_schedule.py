@@ -20,7 +20,9 @@ EVERY_S = 40  # longer than a run takes to start on a slow machine, or the late 
 
 
 @pytest.fixture(scope="module")
-def deployed(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+def deployed(
+    fresh: Path, databases: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, dict[str, str]]]:
     """A toy checkout whose deployments are registered with a server of its own; `nightly` comes often."""
     folder = tmp_path_factory.mktemp("schedule") / "toy"
     shutil.copytree(fresh, folder)
@@ -30,7 +32,8 @@ def deployed(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     )
     assert changed == 1
     (folder / "prefect.yaml").write_text(text)
-    with prefect_server(tmp_path_factory.mktemp("prefect"), schedules=True) as api:
+    home = shutil.copytree(databases / "prefect", tmp_path_factory.mktemp("server") / "prefect")
+    with prefect_server(home, schedules=True) as api:
         modelpress(folder, "deploy", check=True, **api)
         yield folder, api
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -51,12 +52,12 @@ def test_run_is_refused_in_one_line_when_a_server_does_not_answer(
 
 
 def test_work_goes_on_and_is_recorded_by_the_next_run_when_the_servers_die(
-    toy: Path, reproduced: Path, tmp_path: Path
+    toy: Path, reproduced: Path, databases: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "mlflow").mkdir()
+    shutil.copytree(databases, tmp_path, dirs_exist_ok=True)
     with servers.bind(0) as listener:
         port = listener.getsockname()[1]
-    with prefect_server(tmp_path / "prefect") as api, mlflow_server(tmp_path / "mlflow", port) as uri:
+    with prefect_server(tmp_path / "prefect") as api, mlflow_server(tmp_path, port) as uri:
         at_once = {"PREFECT_CLIENT_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
         process = begin(toy, seconds=4, **api, MLFLOW_TRACKING_URI=uri, **at_once)
     errors = process.communicate(timeout=400)[1]
@@ -65,7 +66,7 @@ def test_work_goes_on_and_is_recorded_by_the_next_run_when_the_servers_die(
     assert "Traceback" not in errors
     assert (toy / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
 
-    with prefect_server(tmp_path / "prefect") as api, mlflow_server(tmp_path / "mlflow", port) as uri:
+    with prefect_server(tmp_path / "prefect") as api, mlflow_server(tmp_path, port) as uri:
         modelpress(toy, "run", check=True, **api, MLFLOW_TRACKING_URI=uri)
         runs = ask(api, "/flow_runs/filter", {"sort": "START_TIME_ASC"})
         assert [run["state_name"] for run in runs] == ["Completed", "Cached"]

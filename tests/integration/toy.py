@@ -164,6 +164,14 @@ def prefect_server(home: Path, *, schedules: bool = False) -> Iterator[dict[str,
         server.stop()
 
 
+def make_databases(folder: Path) -> Path:
+    """Prefect's and MLflow's databases in `folder`, as their own commands make them."""
+    with prefect_server(folder / "prefect"):
+        pass
+    run([sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{folder / 'mlflow.db'}"], folder)
+    return folder
+
+
 def ask(api: dict[str, str], path: str, body: dict[str, Any] | None = None) -> Any:
     """What Prefect's API says to a POST of `body` to `path`."""
     for _ in range(20):
