@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +28,11 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 # DVC reports each of its commands to its makers, in a process of its own that takes a second.
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
+# What is made once for all processes of a session: workers of pytest-xdist find the folder of the one that began them.
+if "MODELPRESS_TESTS" not in os.environ:
+    _shared = tempfile.TemporaryDirectory()
+    os.environ["MODELPRESS_TESTS"] = _shared.name
+
 # A child finds the same interpreter and tools.
 os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
@@ -35,16 +41,16 @@ os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
 # busy while the others wait.
 LONGEST = (
     "pipeline",
-    "flow",
-    "servers",
     "tuning",
     "docs",
-    "ablate",
+    "servers",
     "torchrun",
+    "ablate",
+    "flow",
     "registry",
     "hosts",
-    "front_page",
     "schedule",
+    "front_page",
 )
 
 
@@ -99,14 +105,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`prefect`, a home, and `mlflow.db`, both without a run: to make one takes seconds, so all processes share them.
-    For reading only."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "databases"
+    """`prefect`, a home, and `mlflow.db`, both without a run: to make them takes ten seconds. For reading only."""
+    folder = Path(os.environ["MODELPRESS_TESTS"]) / "databases"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            made = make_databases(tmp_path_factory.mktemp("databases"))
-            made.rename(folder)
+            make_databases(tmp_path_factory.mktemp("databases")).rename(folder)
     return folder
 
 

@@ -1,5 +1,6 @@
 """Small networks that have learned something, in seconds: for tests of what compresses them."""
 
+import os
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -8,15 +9,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from filelock import FileLock
 
 from tasks.core.config.compression_params import QuantizeParams
 from tasks.core.data.dataset import Dataset, Split
 from tasks.core.models.architectures import build
-from tasks.core.models.saved import save_model
+from tasks.core.models.saved import load_model, save_model
 from tasks.core.models.spec import Spec
 from tasks.core.quantization.source import TrainableSource
 from tasks.core.runtime.export import export
-from tasks.core.runtime.graphs import normalized
+from tasks.core.runtime.graphs import GRAPH, load_graph, normalized, save_graph
 
 ARCHITECTURES = (
     "resnet_small",
@@ -27,7 +29,6 @@ ARCHITECTURES = (
     "timm/mobilenetv3_small_100",
 )
 SHAPE = (28, 28, 1)
-_FOLDER = tempfile.TemporaryDirectory()  # for as long as the tests of this process
 
 
 def patterns(count: int, seed: int) -> Split:
@@ -60,10 +61,22 @@ def trained_a_little(arch: str, train: Split) -> torch.nn.Module:
     return model.eval()
 
 
+def _folder_of(arch: str) -> Path:
+    """`network_of` it on disk, with its graph: made once for all processes of a session, as it takes ten seconds."""
+    folder = Path(os.environ["MODELPRESS_TESTS"]) / arch.replace("/", "-")
+    with FileLock(f"{folder}.lock"):
+        if not (folder / GRAPH).exists():
+            folder.mkdir(exist_ok=True)
+            network = trained_a_little(arch, patterns(1024, 0))
+            save_model(network, spec_of(arch), folder)
+            save_graph(export(network, SHAPE), folder)
+    return folder
+
+
 @cache
 def network_of(arch: str) -> torch.nn.Module:
     """A network that tells four patterns apart. For reading only."""
-    return trained_a_little(arch, patterns(1024, 0))
+    return load_model(_folder_of(arch))[0]
 
 
 @cache
@@ -73,11 +86,9 @@ def source_of(arch: str) -> TrainableSource:
     mean, std = [100 / 255], [1 / (255 * 0.015)]
     dataset = Dataset(list("abcd"), SHAPE, mean, std, "digest", train, val, val)
     policy = {"channel_mean": mean, "channel_std": std, "operations": {}}
-    folder = Path(_FOLDER.name) / arch
-    folder.mkdir(parents=True)
-    save_model(network_of(arch), spec_of(arch), folder)
     values = QuantizeParams(schemes=["fp32"], calibration_images=64)
-    return TrainableSource(values, dataset, export(network_of(arch), SHAPE), folder, policy)
+    folder = _folder_of(arch)
+    return TrainableSource(values, dataset, load_graph(folder), folder, policy)
 
 
 def kernels(content: bytes) -> list[str]:
