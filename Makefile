@@ -18,7 +18,7 @@ test: .venv/test  ## lint, types, the docs and all tests
 	ruff format --check .
 	mypy
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
-	pytest -n 6 --dist loadfile --no-loadscope-reorder
+	pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 fast: .venv/test  ## the tests that start no process and no server
 	pytest -n 2 -m "not slow" tests/unit
