@@ -88,7 +88,7 @@ def press(
             best = front(study, asked.select)
             if not best:
                 raise StageFailed("no design meets select.max_latency_ms and select.max_size_kb: raise them")
-            workshop = Workshop(asked, source, augment, bench, spec, folder, progress)
+            workshop = Workshop(asked, augment, bench, spec, folder, progress)
             trained = workshop.bisect(best, params.finetunes, workshop.reached(others))
         for number, finetuned in enumerate(trained, 1):
             shutil.copytree(finetuned.folder, out / str(number))

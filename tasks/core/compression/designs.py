@@ -110,7 +110,7 @@ class Bench:
         images: int,
         seed: int,
     ) -> None:
-        self.network, self._source = network, source
+        self.network, self.source = network, source
         dataset = source.dataset
         self.groups: Groups = find_groups(network, dataset.image_shape, round_to)
         self._scores = {c: self._scored(c, seed) for c in criteria}
@@ -126,7 +126,7 @@ class Bench:
         self._quick = dataclasses.replace(source, params=quick)
 
     def _scored(self, criterion: str, seed: int) -> dict[str, Tensor]:
-        source = self._source
+        source = self.source
         mean, std = source.dataset.channel_mean, source.dataset.channel_std
         gradients = None
         if criterion == "taylor":
@@ -136,7 +136,7 @@ class Bench:
     @cached_property
     def ranked(self) -> list[str]:
         """The layers that can be quantized, those that lose most in int8 first; depthwise ones are apart."""
-        apart = {classifier(self._source.graph), *depthwise(self._source.graph)}
+        apart = {classifier(self.source.graph), *depthwise(self.source.graph)}
         losses = layer_losses(self._quick.calibrated, self._quick.images_NHWC[:RANKED_IMAGES])
         return [name for name in losses if name not in apart]
 
@@ -148,11 +148,11 @@ class Bench:
     def _rectified_graph(self) -> onnx.ModelProto:
         network = copy.deepcopy(self.network)
         rectify(network)
-        return export(network, self._source.dataset.image_shape)
+        return export(network, self.source.dataset.image_shape)
 
     @cached_property
     def has_depthwise(self) -> bool:
-        return bool(depthwise(self._source.graph))
+        return bool(depthwise(self.source.graph))
 
     def cut(self, design: Design) -> nn.Module:
         """A copy of the dense network without what leaves, its batch norm set anew."""
@@ -161,14 +161,14 @@ class Bench:
             rectify(network)
         take_out(network, [block for block in self.blocks if block.name in design.without], self._gates)
         prune_channels(network, self.groups, self._scores[design.criterion], design.ratios)
-        dataset = self._source.dataset
+        dataset = self.source.dataset
         recalibrate(network, dataset.train, dataset.channel_mean, dataset.channel_std, RECALIBRATION_IMAGES)
         return network
 
     def source_of(self, network: nn.Module, quick: bool = False) -> Source:
         """What schemes start from, for a network that `cut` made."""
-        base = self._quick if quick else self._source
-        graph = self._rectified_graph if is_rectified(network) else self._source.graph
+        base = self._quick if quick else self.source
+        graph = self._rectified_graph if is_rectified(network) else self.source.graph
         return dataclasses.replace(base, graph=refill(graph, network))
 
     def quantized(self, design: Design, source: Source) -> Made:

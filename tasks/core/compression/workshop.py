@@ -25,7 +25,6 @@ from tasks.core.models.saved import save_model
 from tasks.core.models.spec import Spec
 from tasks.core.pruning.finetuning import recover
 from tasks.core.quantization.deliver import deliver
-from tasks.core.quantization.source import Source
 from tasks.core.runtime.export import figures
 from tasks.core.runtime.session import predict, session
 from tasks.core.training.recipes import note, write_history
@@ -49,12 +48,13 @@ class Workshop:
 
     Attributes:
         asked: how they are trained and quantized, and what is good enough.
-        source: the dense network's graph, and the data.
+        augment: what they see in training.
+        bench: where they are cut and measured.
+        spec: of the dense network.
         folder: outlives the run; what is in it is not trained again.
     """
 
     asked: Pipeline
-    source: Source
     augment: BatchAugment
     bench: Bench
     spec: Spec
@@ -96,7 +96,7 @@ class Workshop:
         return Finetuned(trial, folder, lost, self._within(lost))
 
     def _train(self, trial: FrozenTrial, out: Path) -> None:
-        params, dataset = self.asked.prune, self.source.dataset
+        params, dataset = self.asked.prune, self.bench.source.dataset
         torch.manual_seed(params.seed)
         design = suggest(trial, self.asked.press, self.bench)
         student = self.bench.cut(design).train()
@@ -130,9 +130,9 @@ class Workshop:
         return self._right_N(self.bench.dense)
 
     def _right_N(self, content: bytes) -> NDArray[np.bool_]:
-        val = self.source.dataset.val
+        val = self.bench.source.dataset.val
         right_N: NDArray[np.bool_] = predict(session(content, 1), val.images_NHWC).argmax(1) == val.labels_N
         return right_N
 
     def _within(self, lost: Loss) -> bool:
-        return Bar(self.asked.select.max_drop_points, len(self.source.dataset.val)).passes(lost)
+        return Bar(self.asked.select.max_drop_points, len(self.bench.source.dataset.val)).passes(lost)

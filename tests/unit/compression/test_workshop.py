@@ -48,9 +48,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     network = network_of("resnet_small")
     bench = Bench(network, source, ["l2"], 8, 200, 0)
     spec, augment = spec_of("resnet_small"), BatchAugment(source.policy)
-    return Workshop(
-        ASKED, source, augment, bench, spec, tmp_path_factory.mktemp("kept"), Progress("press", 100)
-    )
+    return Workshop(ASKED, augment, bench, spec, tmp_path_factory.mktemp("kept"), Progress("press", 100))
 
 
 def test_designs_are_better_than_what_was_reached_when_they_are_trained(
