@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -73,6 +74,10 @@ def fonts() -> list[Path]:
 
 def fashion(split: str) -> tuple[Pixels, NDArray[np.int64]]:
     """Images and labels of `train` or `t10k`."""
+    if not RAW.exists():
+        subprocess.run(
+            [sys.executable, "-m", "flows.cli.main", "fetch", "fashion-mnist"], cwd=ROOT, check=True
+        )
     arrays = []
     for kind, offset in (("images-idx3", 16), ("labels-idx1", 8)):
         path = RAW / f"{split}-{kind}-ubyte"
