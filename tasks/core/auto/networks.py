@@ -11,6 +11,7 @@ from tasks.core.models.architectures import PACKAGED, packaged
 RANDOM, PRETRAINED = "random", "pretrained"  # values of start.weights
 # Steps of the smallest batch without which a network does not come far: from random weights, from learned ones.
 LEAST_STEPS, LEARNED_STEPS = 1500, 300
+LR, LEARNED_LR = 3e-3, 1e-3  # of AdamW, likewise
 SMALLEST = 24  # pixels of the shorter side
 TORCHVISIONS = 48  # pixels: on smaller images torchvision's networks have hardly a map left to look at
 

@@ -13,14 +13,22 @@ from typing import Any
 from tasks.core.auto.augmentations import OFF, Candidate, candidates
 from tasks.core.auto.budget import LARGEST_BATCH, Cost
 from tasks.core.auto.draft import Draft, TriedAugmentation
-from tasks.core.auto.networks import OWN, RANDOM, Network, affordable, downscales, portfolio
+from tasks.core.auto.networks import (
+    LEARNED_LR,
+    LR,
+    OWN,
+    RANDOM,
+    Network,
+    affordable,
+    downscales,
+    portfolio,
+)
 from tasks.core.auto.trials import Base, Outcome, Setting
 
 # Shares of the work of the dense training: a trial of each side; of each network; of what augmentations go on from; of
 # each augmentation; of each learning rate.
 SIDE, NETWORK, BASE, AUGMENTATION, RATE = 0.08, 0.08, 0.3, 0.05, 0.16
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
-LR, LEARNED_LR = 3e-3, 1e-3  # of random weights, of learned ones
 OTHER_LRS = {"quick": (), "normal": (), "thorough": (1 / 3, 3)}  # and what is tried for it, in proportion
 QUICK = 4  # augmentations that a quick run tries
 # By how much the model may be worse with an augmentation that is used: standard errors, and a share of the loss. A trial

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from tasks.core.auto.budget import Cost, Length, length
 from tasks.core.auto.draft import Draft
+from tasks.core.auto.networks import LR
 
 RECOVERY = 0.7  # of the epochs of the dense training, after pruning
 QAT = 0.15  # of its work, int8_qat
 QAT_LR = 0.01  # of SGD, for a batch of 128
-AS_IN_TRAIN = ("optimizer", "lr", "weight_decay", "schedule", "label_smoothing", "ema_decay")  # in recovery
+AS_IN_TRAIN = ("optimizer", "weight_decay", "schedule", "label_smoothing", "ema_decay")  # in recovery
 TUNING_IMAGES = 5000
 # What else a budget pays for: repeats make a latency steadier, by SECTION.KEY.
 SEARCHES: dict[str, dict[str, int]] = {
@@ -53,6 +54,12 @@ def follow(draft: Draft) -> None:
         draft.choose(
             f"prune.{key}", getattr(trained, key), "as in train: what taught the network teaches it again"
         )
+    if now.pretrained and draft.is_auto("train.lr"):
+        draft.choose(
+            "prune.lr", LR, "as from random weights: what pruning leaves of learned ones is not enough"
+        )
+    else:
+        draft.choose("prune.lr", trained.lr, "as in train")
     draft.choose(
         "prune.distill_weight", 0.0, "more epochs are worth more than a teacher, which takes as long"
     )

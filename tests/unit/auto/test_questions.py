@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.core.auto import questions
+from tasks.core.auto import questions, rules
 from tasks.core.auto.augmentations import Candidate
 from tasks.core.auto.budget import Cost
 from tasks.core.auto.draft import Draft
-from tasks.core.auto.networks import PRETRAINED, Network
+from tasks.core.auto.networks import LEARNED_LR, LR, PRETRAINED, RANDOM, Network
 from tasks.core.auto.trials import Outcome
 from tasks.core.common.progress import Progress
 from tasks.core.config.params_file import Asked, Pipeline
@@ -117,3 +117,26 @@ def test_augmentation_is_used_when_it_is_better_or_costs_next_to_nothing(
     assert taken == ["crop", "flip_horizontal"], (
         "erasing is within the noise, but costs three hundredths of the loss"
     )
+
+
+@pytest.mark.parametrize(
+    ("weights", "auto", "expected"),
+    [
+        (RANDOM, True, LR),
+        (
+            PRETRAINED,
+            True,
+            LR,
+        ),  # what learned weights are trained with is too little for what is left of them
+        (PRETRAINED, False, 0.0005),
+    ],
+)
+def test_recovery_begins_anew_when_the_dense_network_had_learned_weights(
+    weights: str, auto: bool, expected: float
+) -> None:
+    trials: Any = SimpleNamespace(cost=lambda _: Cost(1000, 1000, 10))
+    draft = draft_of(trials, "prune.lr", *(["train.lr"] if auto else []))
+    draft.sections["start"] = {"weights": weights}
+    draft.sections["train"]["lr"] = (LEARNED_LR if weights == PRETRAINED else LR) if auto else 0.0005
+    rules.follow(draft)
+    assert draft.sections["prune"]["lr"] == expected
