@@ -130,8 +130,8 @@ def record_prefect(url: str | None) -> None:
 def bind(port: int | None) -> socket.socket:
     """A socket that listens on loopback at `port`, or at Prefect's usual port if that is free and else any (None).
 
-    It listens at once: two sockets that only are to be reused can be bound to one port, and the server that listens
-    first answers for both. Whoever connects waits until a server accepts.
+    It listens at once: as long as none does, several sockets can be bound to one port, and the server that listens first
+    would answer for all. Whoever connects waits until a server accepts.
 
     Raises:
         BadInput: the port is in use.

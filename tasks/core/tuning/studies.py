@@ -210,9 +210,14 @@ def repeat(study: optuna.Study, failed: FrozenTrial) -> None:
     RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, failed)
 
 
+def _repeated(trials: list[FrozenTrial]) -> set[int]:
+    """The numbers of those that were put back."""
+    return {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
+
+
 def unrepeated(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     """The failed of all the `trials` of a study that are to be tried again, and that nobody has put back yet."""
-    again = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
+    again = _repeated(trials)
     return [
         trial
         for trial in trials
@@ -225,7 +230,7 @@ def unrepeated(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 def own_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The trials of this search: not those of an earlier one, and of a trial that was tried again, the last."""
     trials = [trial for trial in study.trials if WARM not in trial.user_attrs]
-    again = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
+    again = _repeated(trials)
     return [trial for trial in trials if trial.number not in again]
 
 
