@@ -153,7 +153,9 @@ def letters(folder: Path) -> None:
 
 def glyphs(folder: Path) -> None:
     """200 characters, each in 20 fonts, grey, 32 x 32."""
-    latin = [chr(code) for code in (*range(0x21, 0x7F), *range(0xC0, 0x180)) if chr(code).isprintable()]
+    # U+0110 is drawn like U+00D0: nothing could tell them apart
+    codes = (*range(0x21, 0x7F), *range(0xC0, 0x110), *range(0x111, 0x180))
+    latin = [chr(code) for code in codes]
     for number, font in enumerate(fonts()[:: max(1, len(fonts()) // 20)][:20]):
         face = ImageFont.truetype(font, 22)
         for text in latin[:200]:
