@@ -175,11 +175,11 @@ class Bench:
         """The graph of `source` in the precision of `design`."""
         if not design.int8:
             return Made(quantize_weights(source.graph))
-        reasons = dict.fromkeys(self.ranked[: design.float_layers], "among the layers that lose most in int8")
+        costly = dict.fromkeys(self.ranked[: design.float_layers], "among the layers that lose most in int8")
+        by_rule = {classifier(source.graph): CLASSIFIER}
         if design.float_depthwise:
-            reasons |= dict.fromkeys(depthwise(source.graph), DEPTHWISE)
-        reasons[classifier(source.graph)] = CLASSIFIER
-        return Made(quantize_static(source.calibrated, reasons), reasons)
+            by_rule |= dict.fromkeys(depthwise(source.graph), DEPTHWISE)
+        return Made.in_int8(quantize_static(source.calibrated, {**costly, **by_rule}), by_rule, costly)
 
     def delivered(self, design: Design, source: Source) -> Made:
         """As `quantized`, with biases corrected: too slow for every trial."""

@@ -48,7 +48,7 @@ def learn(source: TrainableSource) -> Made:
     network, spec = load_model(source.model)
     train = dataclasses.replace(source.dataset.train, sampling=spec.sampling)
     reasons = sensitive(source.graph)
-    untrained = quantize_static(source.calibrated, reasons)
+    untrained = Made.in_int8(quantize_static(source.calibrated, reasons), reasons)
     student = IntegerGraph(source.calibrated, reasons)
     recipe = Recipe(
         epochs=params.qat_epochs,
@@ -70,12 +70,14 @@ def learn(source: TrainableSource) -> Made:
             teacher=Teacher(network.to(ranks.device), temperature=2.0, weight=0.9),
         )
         progress.over(rows, note)
-    learned = trained(student.cpu(), source.calibrated, reasons)
-    before, after = (source.accuracy(source.file(graph)) for graph in (untrained, learned))
+    learned = Made.in_int8(trained(student.cpu(), source.calibrated, reasons), reasons)
+    before, after = (source.accuracy(source.file(made.graph)) for made in (untrained, learned))
     if after < before:
         warning = f"training in int8 led from {before:.2%} to {after:.2%} on the validation images"
-        return Made(untrained, reasons, f"{warning}: what stood before it was kept; lower quantize.qat_lr")
-    return Made(learned, reasons)
+        return dataclasses.replace(
+            untrained, warning=f"{warning}: what stood before it was kept; lower quantize.qat_lr"
+        )
+    return learned
 
 
 @dataclasses.dataclass(frozen=True)

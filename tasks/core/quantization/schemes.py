@@ -36,7 +36,7 @@ def corrected(source: Source, graph: onnx.ModelProto) -> onnx.ModelProto:
 def _int8(source: Source) -> Made:
     """All that ONNX Runtime has an int8 kernel for, but the classifier."""
     reasons = {classifier(source.graph): CLASSIFIER}
-    return Made(corrected(source, quantize_static(source.calibrated, reasons)), reasons)
+    return Made.in_int8(corrected(source, quantize_static(source.calibrated, reasons)), reasons)
 
 
 def _int8_mixed(source: Source) -> Made:
@@ -53,7 +53,7 @@ def _int8_mixed(source: Source) -> Made:
     count = 0
     while True:
         costly = {name: f"alone it costs {losses[name]:.2g} nats in int8" for name in ranked[:count]}
-        made = Made(quantize_static(source.calibrated, {**reasons, **costly}), {**reasons, **costly})
+        made = Made.in_int8(quantize_static(source.calibrated, {**reasons, **costly}), reasons, costly)
         if count >= len(ranked) or source.accuracy(source.file(made.graph)) >= wanted:
             return made
         count = max(1, 2 * count)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.core.config.compression_params import QuantizeParams
 from tasks.core.data.dataset import Dataset, balanced, pixel_scale
-from tasks.core.quantization.static import Calibrated, calibrate
+from tasks.core.quantization.static import Calibrated, calibrate, quantize_weights
 from tasks.core.runtime.graphs import take_raw_images, to_bytes
 from tasks.core.runtime.session import predict, session
 from tasks.core.runtime.stem import fold_stem
@@ -81,3 +82,15 @@ class Made:
     graph: onnx.ModelProto
     reasons: dict[str, str] = field(default_factory=dict)
     warning: str = ""
+
+    @classmethod
+    def in_int8(
+        cls,
+        graph: onnx.ModelProto,
+        by_rule: dict[str, str],
+        costly: Mapping[str, str] = MappingProxyType({}),
+        warning: str = "",
+    ) -> Made:
+        """A graph that computes in int8 but for some nodes, by a rule or because they lost too much. Weights of the
+        former are stored in int8 all the same: of many classes, the classifier's would be most of the file."""
+        return cls(quantize_weights(graph, by_rule), {**by_rule, **costly}, warning)

@@ -6,7 +6,8 @@ from scipy.special import log_softmax
 
 from tasks.core.quantization.bias_correction import correct_biases, means
 from tasks.core.quantization.schemes import SCHEMES
-from tasks.core.quantization.static import classifier, quantize_static
+from tasks.core.quantization.source import Made
+from tasks.core.quantization.static import CLASSIFIER, classifier, quantize_static
 from tasks.core.runtime.graphs import normalized
 from tasks.core.runtime.session import predict, session
 from tasks.core.runtime.weights import WEIGHTED
@@ -41,13 +42,12 @@ def test_means_and_logits_come_closer_to_the_float_graphs_when_biases_are_correc
         return float((np.exp(wanted) * (wanted - got)).sum(1).mean())
 
     assert divergence(corrected) < divergence(plain)
-    made = SCHEMES["int8"](source)
-    assert source.file(made.graph) == source.file(corrected), (
-        "int8 corrects where there are depthwise convolutions"
-    )
+    made, wanted = SCHEMES["int8"](source), Made.in_int8(corrected, {head: CLASSIFIER})
+    assert source.file(made.graph) == source.file(wanted.graph), "there are depthwise convolutions"
 
 
 def test_int8_is_not_corrected_when_there_are_no_depthwise_convolutions() -> None:
     source = source_of("resnet_small")
-    plain = quantize_static(source.calibrated, [classifier(source.graph)])
-    assert source.file(SCHEMES["int8"](source).graph) == source.file(plain)
+    head = classifier(source.graph)
+    plain = Made.in_int8(quantize_static(source.calibrated, [head]), {head: CLASSIFIER})
+    assert source.file(SCHEMES["int8"](source).graph) == source.file(plain.graph)

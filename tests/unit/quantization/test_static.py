@@ -123,6 +123,16 @@ def test_stored_weights_cost_no_time_when_onnx_runtime_has_loaded_them(
     assert kernels(source.file(made[scheme].graph)) == kernels(source.file(made["fp32"].graph))
 
 
+@pytest.mark.parametrize("scheme", STATIC)
+def test_weights_of_the_classifier_are_stored_in_int8_when_it_computes_in_floats(
+    scheme: str, source: TrainableSource, made: dict[str, Made]
+) -> None:
+    tensors = made[scheme].graph.graph.initializer
+    floats = [tensor for tensor in tensors if tensor.data_type == onnx.TensorProto.FLOAT]
+    matrices = [tensor.name for tensor in floats if len(tensor.dims) > 1 and min(tensor.dims) > 1]
+    assert not matrices
+
+
 def test_dynamic_scheme_computes_in_integers_when_run(source: TrainableSource, made: dict[str, Made]) -> None:
     rows = node_report(source.graph, source.file(made["int8_dynamic"].graph), "int8_dynamic", {})
     assert count_weighted(rows)["nodes_int8"] >= 9
@@ -237,7 +247,7 @@ def test_training_the_int8_graph_recovers_the_logits_when_weights_were_spoiled(
 def test_the_untrained_int8_graph_is_kept_when_training_made_it_worse(source: TrainableSource) -> None:
     made = SCHEMES["int8_qat"](variant(source, qat_lr=0.5))
     assert re.match(r"training in int8 led from \d+\.\d\d% to .*lower quantize\.qat_lr", made.warning)
-    untrained = Made(quantize_static(source.calibrated, made.reasons))
+    untrained = Made.in_int8(quantize_static(source.calibrated, made.reasons), made.reasons)
     assert (logits(source, made) == logits(source, untrained)).all()
 
 
