@@ -51,7 +51,7 @@ def trained() -> tuple[float, float]:
         network, _ = load_model(folder / "train")
     dataset = open_dataset(PACKED)
     torch.set_num_threads(thread_count())
-    logits_NK = predict(network, dataset.test, dataset.channel_mean, dataset.channel_std)
+    logits_NK = predict(network, dataset.test, dataset.input)
     return float((logits_NK.argmax(1).numpy() == np.asarray(dataset.test.labels_N)).mean()), seconds
 
 

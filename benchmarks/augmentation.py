@@ -24,8 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as peer
 
 from tasks.core.augmentation.batch import BatchAugment
-from tasks.core.augmentation.policy import resolve_policy
+from tasks.core.augmentation.policy import of_images
 from tasks.core.config.params import AugmentParams
+from tasks.core.data.inputs import ImageInput
 
 Images = npt.NDArray[np.uint8]
 PACKED = Path("data/ingest/train_images.npy")
@@ -57,7 +58,7 @@ def load(count: int) -> tuple[Images, str]:
 
 def batched(images_NHW: Images, degrees: float, batch: int) -> Callable[[], None]:
     params = AugmentParams(crop=CROP, rotate=degrees)
-    augment = BatchAugment(resolve_policy(params, (SIDE, SIDE, 1), MEAN, STD))
+    augment = BatchAugment(of_images(params, ImageInput((SIDE, SIDE, 1), MEAN, STD)))
     images_NHWC, labels_N = images_NHW[..., None], np.arange(len(images_NHW)) % CLASSES
     draws = torch.Generator().manual_seed(0)
 

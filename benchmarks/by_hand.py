@@ -19,7 +19,7 @@ from common import RESULTS, about
 from sets import MAKERS, ROOT
 
 from tasks.core.augmentation.batch import BatchAugment
-from tasks.core.augmentation.policy import resolve_policy
+from tasks.core.augmentation.policy import of_images
 from tasks.core.auto.budget import DENSE, cost_of, length
 from tasks.core.common.files import read_json, write_json
 from tasks.core.config.params import AugmentParams, TrainParams
@@ -58,13 +58,13 @@ KNOWN: dict[str, dict[str, Any]] = {  # of each set, what may change without cha
 def trained(dataset: Dataset, values: dict[str, Any], augment: dict[str, Any]) -> dict[str, float]:
     """Accuracy on validation and test images."""
     params = TrainParams(**values)
-    cost = cost_of(build(spec_of(params, dataset)), dataset.image_shape)
+    cost = cost_of(build(spec_of(params, dataset)), dataset.input)
     size = length(DENSE[BUDGET], cost, len(dataset.train))
     lr = params.lr * (size.batch_size / 128 if params.optimizer == "sgd" else 1)
     params = params.model_copy(update={"epochs": size.epochs, "batch_size": size.batch_size, "lr": lr})
     off = dict.fromkeys(("flip_horizontal", "flip_vertical"), False)
     asked = AugmentParams(**{**off, "crop": 0, **augment})
-    policy = resolve_policy(asked, dataset.image_shape, dataset.channel_mean, dataset.channel_std)
+    policy = of_images(asked, dataset.input)
     torch.manual_seed(params.seed)
     model = build(spec_of(params, dataset))
     if values["arch"] == "efficientnet_lite0":
@@ -76,7 +76,7 @@ def trained(dataset: Dataset, values: dict[str, Any], augment: dict[str, Any]) -
             print(f"  {row.epoch}/{size.epochs}: val accuracy {row.val_accuracy:.2%}", flush=True)
 
     def accuracy(split: Split) -> float:
-        logits_NK = predict(model, split, augmenter.mean, augmenter.std)
+        logits_NK = predict(model, split, dataset.input)
         return float((logits_NK.argmax(1).numpy() == np.asarray(split.labels_N)).mean())
 
     return {"val_accuracy": accuracy(dataset.val), "test_accuracy": accuracy(dataset.test)}
@@ -85,7 +85,7 @@ def trained(dataset: Dataset, values: dict[str, Any], augment: dict[str, Any]) -
 def measure(name: str, folder: Path) -> dict[str, Any]:
     """Every recipe on a set, and what `auto` reached there."""
     dataset = open_dataset(folder / "data/ingest")
-    colour = dataset.image_shape[2] == 3 and min(dataset.image_shape[:2]) >= LEARNED_SIDE
+    colour = dataset.input.shape[2] == 3 and min(dataset.input.shape[:2]) >= LEARNED_SIDE
     tried = {}
     for recipe, values in {**RECIPES, **(LEARNED if colour else {})}.items():
         print(f"{name}: {recipe}", flush=True)

@@ -86,7 +86,7 @@ def peer_models(
     graph = onnx.load(dense)
     front = cut_front(graph)
     onnx.save(graph, scratch / "dense.onnx")
-    for name, images_NHWC in (("calibration", calibration_NHWC), ("validation", dataset.val.images_NHWC)):
+    for name, images_NHWC in (("calibration", calibration_NHWC), ("validation", dataset.val.raw_N)):
         np.save(scratch / f"{name}.npy", normalized(images_NHWC, front))
     np.save(scratch / "labels.npy", dataset.val.labels_N)
     models: dict[str, Contender] = {}
@@ -96,7 +96,7 @@ def peer_models(
         try:
             make(name, scratch)
             models[name] = load(scratch / name, front)
-            models[name].predict(dataset.val.images_NHWC[:1])
+            models[name].predict(dataset.val.raw_N[:1])
         except Exception as error:  # whatever a peer stumbles over: its row says so, the others go on
             models.pop(name, None)
             missing[name] = " ".join(str(error).split())[:300]
@@ -135,9 +135,7 @@ def load(folder: Path, front: Front) -> Contender:
 def accuracies(models: Mapping[str, Contender], dataset: Dataset) -> Rows:
     """What the test set says of every model, and its size."""
     labels_N = np.asarray(dataset.test.labels_N)
-    right = {
-        name: model.predict(dataset.test.images_NHWC).argmax(1) == labels_N for name, model in models.items()
-    }
+    right = {name: model.predict(dataset.test.raw_N).argmax(1) == labels_N for name, model in models.items()}
     rows: Rows = {}
     for name, model in models.items():
         int8, weighted = model.int8_share()
@@ -176,7 +174,7 @@ def measure(models: Mapping[str, Contender], dataset: Dataset, selected: str) ->
     fastest: dict[str, Any] = {}
     for batch, repeats in REPEATS.items():
         print(f"timing {len(models)} models at batch {batch}", flush=True)
-        images_NHWC = np.array(dataset.test.images_NHWC[:batch])
+        images_NHWC = np.array(dataset.test.raw_N[:batch])
         seconds = interleaved({name: model.call(images_NHWC) for name, model in models.items()}, repeats)
         for name, latency in compare(seconds, DENSE).items():
             rows[name][f"p50_ms_b{batch}"] = latency.p50_ms
@@ -221,7 +219,7 @@ def compared(run: Path) -> tuple[str, dict[str, Any]]:
     dataset = open_dataset(run / "data/ingest")
     params = load_pipeline(run / "params.yaml").quantize
     rows = balanced(dataset.train.labels_N, params.calibration_images, params.seed)  # as in quantize
-    calibration_NHWC = dataset.train.images_NHWC[rows]
+    calibration_NHWC = dataset.train.raw_N[rows]
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         ours = our_models(run, scratch)

@@ -158,7 +158,7 @@ def cut_front(model: onnx.ModelProto) -> Front:
 def paste_front(model: onnx.ModelProto, front: Front) -> None:
     """Put `front` before a model that begins with x_NCHW.
 
-    Nothing is fused, unlike in `tasks.core.runtime.export.take_raw_images`: where the model quantizes its input, it
+    Nothing is fused, unlike in `tasks.core.runtime.export.take_raw`: where the model quantizes its input, it
     may do so with another zero point and scale than the image's.
     """
     graph = model.graph

@@ -71,19 +71,21 @@ def pictures(size: int) -> Split:
         return np.asarray(Image.fromarray(image_HWC[..., 0]).resize((size, size)).convert("RGB"))
 
     with ThreadPoolExecutor() as threads:
-        images = list(threads.map(grown, train.images_NHWC[:count]))
+        images = list(threads.map(grown, train.raw_N[:count]))
     return Split(np.stack(images), np.asarray(train.labels_N[:count]))
 
 
 def ours(name: str, data: Split, compiled: bool = False) -> Callable[[], None]:
     """The engine, without the validation that ends its epochs: a single image is validated."""
-    val = Split(data.images_NHWC[:1], data.labels_N[:1])
+    val = Split(data.raw_N[:1], data.labels_N[:1])
     recipe = Recipe(
         epochs=1000, batch_size=BATCH, lr=LR, ema_decay=0.995, schedule="constant", compile=compiled
     )
     world = World(0, 1, torch.device("cuda", 0))
-    net = network(name, data.images_NHWC.shape[1])
-    running = epochs(net, recipe, data, val, BatchAugment(POLICY), 10, world)
+    net = network(name, data.raw_N.shape[1])
+    running = epochs(
+        net, recipe, data, val, BatchAugment({**POLICY, "image_shape": data.raw_N.shape[1:]}), 10, world
+    )
 
     def epoch() -> None:
         next(running)
@@ -93,10 +95,10 @@ def ours(name: str, data: Split, compiled: bool = False) -> Callable[[], None]:
 
 def plain(name: str, data: Split) -> Callable[[], None]:
     images_NCHW, labels_N = (
-        torch.from_numpy(data.images_NHWC).permute(0, 3, 1, 2),
+        torch.from_numpy(data.raw_N).permute(0, 3, 1, 2),
         torch.from_numpy(data.labels_N),
     )
-    model = network(name, data.images_NHWC.shape[1]).cuda().to(memory_format=torch.channels_last)
+    model = network(name, data.raw_N.shape[1]).cuda().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM, nesterov=True, weight_decay=5e-4)
     loss_of = nn.CrossEntropyLoss(label_smoothing=0.1)
 
@@ -173,7 +175,7 @@ def write_pictures(data: Split, folder: Path) -> None:
 
     def save(split: str, i: int) -> None:
         path = folder / split / str(data.labels_N[i]) / f"{i}.jpg"
-        Image.fromarray(data.images_NHWC[i]).save(path, quality=90)
+        Image.fromarray(data.raw_N[i]).save(path, quality=90)
 
     with ThreadPoolExecutor() as threads:
         for split, count in (("train", len(data)), ("val", BATCH)):

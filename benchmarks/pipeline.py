@@ -47,7 +47,7 @@ def main() -> None:
     """Time all candidates on one thread and write the figures."""
     folders = candidate_folders(ROOT / "data/quantize", ROOT / "data/press", ROOT / "params.yaml")
     models = {name: folder / "model.onnx" for name, folder in folders.items()}
-    images_NHWC = open_dataset(ROOT / "data/ingest").test.images_NHWC
+    images_NHWC = open_dataset(ROOT / "data/ingest").test.raw_N
     accuracy = read_json(ROOT / "data/evaluate/accuracy.json")
     selected = read_json(ROOT / "data/select/metrics.json")
     timed = {b: latencies(models, images_NHWC, b, 1, repeats, DENSE) for b, repeats in REPEATS.items()}

@@ -77,10 +77,10 @@ def main() -> None:
         hand, hand_s = by_hand(run, work, search_s)
         models = {"dense": run / "data/quantize/dense-fp32/model.onnx", **found, **hand}
         right = {
-            name: predict(session(path, 2), test.images_NHWC).argmax(1) == test.labels_N
+            name: predict(session(path, 2), test.raw_N).argmax(1) == test.labels_N
             for name, path in models.items()
         }
-        timed = latencies(models, test.images_NHWC, 1, 1, REPEATS, "dense")
+        timed = latencies(models, test.raw_N, 1, 1, REPEATS, "dense")
         sizes = {name: path.stat().st_size for name, path in models.items()}
     rows: dict[str, dict[str, Any]] = {
         name: {

@@ -16,12 +16,12 @@ import onnx
 import torch
 from common import write_result
 
-from tasks.core.data.dataset import pixel_scale
+from tasks.core.data.inputs import ImageInput
 from tasks.core.models.architectures import build
 from tasks.core.models.spec import Spec
 from tasks.core.quantization.static import calibrate, quantize_static, sensitive
 from tasks.core.runtime.export import export
-from tasks.core.runtime.graphs import take_raw_images, to_bytes
+from tasks.core.runtime.graphs import take_raw, to_bytes
 from tasks.core.runtime.latency import latencies
 from tasks.core.runtime.stem import fold_stem
 
@@ -32,7 +32,6 @@ SPECS = {
     "resnet_small of width 32 on 96 pixels": Spec("resnet_small", 32, 0.0, (96, 96, 3), 10),
     "mobilenet_v3_small on 96 pixels": Spec("mobilenet_v3_small", 16, 0.0, (96, 96, 3), 10),
 }
-PIXELS = pixel_scale([0.5], [0.25])
 REPEATS = 2000
 
 
@@ -42,12 +41,14 @@ def main() -> None:
     for name, spec in SPECS.items():
         torch.manual_seed(0)
         images_NHWC = np.random.default_rng(0).integers(0, 256, (64, *spec.image_shape)).astype(np.uint8)
-        plain = export(build(spec).eval(), spec.image_shape)
+        channels = spec.image_shape[2]
+        given = ImageInput(spec.image_shape, [0.5] * channels, [0.25] * channels)
+        plain = export(build(spec).eval(), given)
         sides = {"plain": plain, "squares": fold_stem(plain)}
         with TemporaryDirectory() as folder:
             paths = {side: Path(folder) / f"{side}.onnx" for side in sides}
             for side, graph in sides.items():
-                paths[side].write_bytes(_int8(graph, images_NHWC, spec))
+                paths[side].write_bytes(_int8(graph, images_NHWC, given))
             timed = latencies(paths, images_NHWC, 1, 1, REPEATS, "plain")
         row = {
             "network": name,
@@ -61,10 +62,10 @@ def main() -> None:
     write_result("stem", {"repeats": REPEATS, "rows": rows}, ("onnxruntime",))
 
 
-def _int8(graph: onnx.ModelProto, images_NHWC: np.ndarray, spec: Spec) -> bytes:
-    calibrated = calibrate(graph, images_NHWC, *PIXELS, method="minmax", weight_bits=7, per_channel=True)
+def _int8(graph: onnx.ModelProto, images_NHWC: np.ndarray, given: ImageInput) -> bytes:
+    calibrated = calibrate(graph, images_NHWC, given, method="minmax", weight_bits=7, per_channel=True)
     made = quantize_static(calibrated, sensitive(graph))
-    return to_bytes(take_raw_images(made, spec.image_shape, *PIXELS))
+    return to_bytes(take_raw(made, given))
 
 
 if __name__ == "__main__":

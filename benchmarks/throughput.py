@@ -52,11 +52,11 @@ def ours(task: Path, bare: bool = False) -> Callable[[], None]:
     data = open_dataset(task / "ingest")
     policy = read_json(task / "policy.json")
     augment = BatchAugment({**policy, "operations": {}} if bare else policy)
-    val = Split(data.val.images_NHWC[:1], data.val.labels_N[:1])
+    val = Split(data.val.raw_N[:1], data.val.labels_N[:1])
     decay = 0.0 if bare else 0.995
     recipe = Recipe(epochs=1000, batch_size=BATCH, lr=LR, ema_decay=decay, schedule="constant")
     world = World(0, 1, torch.device("cpu"))
-    running = epochs(network(data.image_shape), recipe, data.train, val, augment, 10, world)
+    running = epochs(network(data.input.shape), recipe, data.train, val, augment, 10, world)
 
     def epoch() -> None:
         next(running)
@@ -66,9 +66,9 @@ def ours(task: Path, bare: bool = False) -> Callable[[], None]:
 
 def plain(task: Path) -> Callable[[], None]:
     data = open_dataset(task / "ingest")
-    images_NCHW = torch.from_numpy(np.array(data.train.images_NHWC)).permute(0, 3, 1, 2).float() / 255
+    images_NCHW = torch.from_numpy(np.array(data.train.raw_N)).permute(0, 3, 1, 2).float() / 255
     labels_N = torch.from_numpy(np.array(data.train.labels_N))
-    model = network(data.image_shape).to(memory_format=torch.contiguous_format)
+    model = network(data.input.shape).to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM, nesterov=True, weight_decay=5e-4)
     loss_of = nn.CrossEntropyLoss(label_smoothing=0.1)
 
@@ -86,7 +86,7 @@ class Pictures(Dataset[tuple[Any, int]]):
     """Images one by one, as a folder of them gives them."""
 
     def __init__(self, split: Split, transform: Callable[[Any], Any] | None = None) -> None:
-        self.images_NHW, self.labels_N = np.array(split.images_NHWC[..., 0]), np.array(split.labels_N)
+        self.images_NHW, self.labels_N = np.array(split.raw_N[..., 0]), np.array(split.labels_N)
         self.transform = transform
 
     def __len__(self) -> int:
@@ -106,7 +106,7 @@ def lightning(task: Path) -> Callable[[], None]:
     class Module(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.net, self.loss_of = network(data.image_shape), nn.CrossEntropyLoss(label_smoothing=0.1)
+            self.net, self.loss_of = network(data.input.shape), nn.CrossEntropyLoss(label_smoothing=0.1)
 
         def training_step(self, batch: Any, _: int) -> Any:
             return self.loss_of(self.net(batch[0]), batch[1])
@@ -144,7 +144,7 @@ def timm(task: Path) -> Callable[[], None]:
         Pictures(data.train), (1, 28, 28), BATCH, is_training=True, no_aug=False, scale=(0.8, 1.0), color_jitter=None,
         mean=(0.286,), std=(0.353,), num_workers=WORKERS, use_prefetcher=False, persistent_workers=True,
     )  # fmt: skip
-    model = network(data.image_shape)
+    model = network(data.input.shape)
     optimizer = create_optimizer_v2(model, "sgd", lr=LR, weight_decay=5e-4, momentum=MOMENTUM)
     loss_of = LabelSmoothingCrossEntropy(0.1)
 

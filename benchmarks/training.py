@@ -61,7 +61,7 @@ def tested(task: Path, model: Path) -> tuple[NDArray[np.int64], NDArray[np.int64
     """Predicted and true labels of the test images."""
     dataset = open_dataset(task / "ingest")
     network, _ = load_model(model)
-    logits_NK = predict(network, dataset.test, dataset.channel_mean, dataset.channel_std)
+    logits_NK = predict(network, dataset.test, dataset.input)
     return logits_NK.argmax(1).numpy(), np.asarray(dataset.test.labels_N)
 
 

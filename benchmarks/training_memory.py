@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 SIDE, CLASSES, TARGET = 28, 10, 1.1
 TRAIN = {"width": 8, "epochs": 1, "batch_size": 500, "lr": 0.05}
 POLICY = {
+    "image_shape": [SIDE, SIDE, 1],
     "channel_mean": [0.5],
     "channel_std": [0.3],
     "operations": {"flip_horizontal": {"probability": 0.5}, "crop": {"pixels": 2}},

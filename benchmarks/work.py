@@ -18,6 +18,7 @@ from scipy.optimize import nnls
 from torch.nn import functional as F
 
 from tasks.core.auto.budget import BACKWARD, PER_ACTIVATION, PER_OPERATOR, cost_of
+from tasks.core.data.inputs import ImageInput
 from tasks.core.distributed.world import keep_memory, thread_count
 from tasks.core.models.architectures import build
 from tasks.core.models.spec import Spec
@@ -63,7 +64,7 @@ def main() -> None:
     rows, names = [], []
     for arch, width, side, channels in NETWORKS:
         model = build(Spec(arch, width, 0.0, (side, side, channels), 10)).train()
-        cost = cost_of(model, (side, side, channels))
+        cost = cost_of(model, ImageInput((side, side, channels), [0.5] * channels, [0.3] * channels))
         for batch in BATCHES:
             took = step_seconds(model, side, channels, batch)
             rows.append((BACKWARD * cost.macs * batch, cost.activations * batch, cost.operators, took))

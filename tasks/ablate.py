@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tasks.core.ablation.techniques import PRUNED, QUANTIZED, Sections, Variant, merged, plan
-from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.augment import Augment, augment_of
 from tasks.core.augmentation.policy import resolve_policy
 from tasks.core.common.errors import StageFailed
 from tasks.core.common.files import write_json
@@ -25,7 +25,6 @@ from tasks.core.config.params import AblateParams, AugmentParams, TrainParams
 from tasks.core.config.params_file import load_pipeline, parse, read_yaml
 from tasks.core.data.dataset import Dataset, open_dataset, subset
 from tasks.core.distributed.world import World, deterministic, keep_memory
-from tasks.core.models.architectures import build
 from tasks.core.models.saved import load_model, mac_count, rectify, save_model
 from tasks.core.models.spec import Spec
 from tasks.core.models.transfer import begin
@@ -38,7 +37,7 @@ from tasks.core.runtime.session import predict as predict_onnx
 from tasks.core.runtime.session import session
 from tasks.core.training.batchnorm import recalibrate
 from tasks.core.training.loop import epochs, predict
-from tasks.core.training.recipes import recipe_of, spec_of
+from tasks.core.training.recipes import new_network, recipe_of, spec_of
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -101,8 +100,7 @@ def _trained(
     params = parse(TrainParams, values, f"{variant.name}: train")
     augment = _augmentation(sections, dataset, params.augment_strength)
     torch.manual_seed(seed)
-    spec = spec_of(params, dataset)
-    model = build(spec)
+    spec, model = spec_of(params, dataset), new_network(params, dataset)
     if variant.started:
         begin(model, weights)
     diverged = False
@@ -126,10 +124,10 @@ def _compressed(
     if variant.name == QUANTIZED:
         scheme = next((s for s in sections["quantize"]["schemes"] if s.startswith("int8")), "int8")
         quantize = parse(QuantizeParams, sections["quantize"], "quantize")
-        graph = export(dense, spec.image_shape)
+        graph = export(dense, dataset.input)
         source = TrainableSource(quantize, dataset, graph, network, _policy(sections, dataset))
         content = source.file(SCHEMES[scheme](source).graph)
-        logits_NK = predict_onnx(session(content, 1), dataset.test.images_NHWC)
+        logits_NK = predict_onnx(session(content, 1), dataset.test.raw_N)
         size = {"size_bytes": len(content), "size_bytes_before": len(source.file(source.graph))}
         return {"labels_N": logits_NK.argmax(1), "scheme": scheme, **size}
     distilled = {} if variant.name == PRUNED else {"distill_weight": 0.0}
@@ -141,35 +139,35 @@ def _compressed(
     torch.manual_seed(seed)
     Pruner(
         student,
-        spec.image_shape,
+        dataset.input,
         ratio,
         params.criterion,
         params.scope,
         1,
         params.round_to,
         seed,
-        lambda: loss_gradients(student, dataset.train, augment.mean, augment.std),
+        lambda: loss_gradients(student, dataset.train, augment.input),
     ).step()
-    recalibrate(student, dataset.train, augment.mean, augment.std)
+    recalibrate(student, dataset.train, augment.input)
     list(recover(student, dense, params, dataset, augment, ALONE, length=length, seed=seed))
     return _about(student, spec, dataset) | {
         "ratio": ratio,
-        "macs_before": mac_count(dense, spec.image_shape),
+        "macs_before": mac_count(dense, dataset.input),
     }
 
 
-def _augmentation(sections: Sections, dataset: Dataset, strength: float) -> BatchAugment:
-    return BatchAugment(_policy(sections, dataset), strength)
+def _augmentation(sections: Sections, dataset: Dataset, strength: float) -> Augment:
+    return augment_of(_policy(sections, dataset), strength)
 
 
 def _policy(sections: Sections, dataset: Dataset) -> dict[str, Any]:
     params = parse(AugmentParams, sections["augment"], "augment")
-    return resolve_policy(params, dataset.image_shape, dataset.channel_mean, dataset.channel_std)
+    return resolve_policy(params, dataset)
 
 
 def _about(model: nn.Module, spec: Spec, dataset: Dataset) -> dict[str, Any]:
-    labels_N = predict(model, dataset.test, dataset.channel_mean, dataset.channel_std).argmax(1).numpy()
-    return {"labels_N": labels_N, "macs": mac_count(model, spec.image_shape)}
+    labels_N = predict(model, dataset.test, dataset.input).argmax(1).numpy()
+    return {"labels_N": labels_N, "macs": mac_count(model, dataset.input)}
 
 
 if __name__ == "__main__":

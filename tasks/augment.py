@@ -18,10 +18,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tasks.core.augmentation.batch import BatchAugment
 from tasks.core.augmentation.policy import resolve_policy
+from tasks.core.augmentation.shown import changed_texts
 from tasks.core.common.files import read_json, write_json
 from tasks.core.config.cli import main
 from tasks.core.config.params import AugmentParams
-from tasks.core.data.dataset import Split, open_dataset, pixel_scale
+from tasks.core.data.dataset import Split, open_dataset
+from tasks.core.data.inputs import TextInput
 
 COLUMNS = 8
 TILE = 112  # pixels, about the longer side of a picture on the sheet
@@ -34,7 +36,7 @@ Row = tuple[str, list[str], npt.NDArray[np.uint8]]  # label, notes, images_NHWC
 
 
 def augment(params: AugmentParams, data: Path, tried: Path, out: Path) -> None:
-    """Write policy.json, contact_sheet.png and metrics.json.
+    """Write policy.json, contact_sheet.png, of texts examples.json instead, and metrics.json.
 
     Args:
         data: the ingested data set.
@@ -44,15 +46,19 @@ def augment(params: AugmentParams, data: Path, tried: Path, out: Path) -> None:
         BadInput: a range does not fit the images.
     """
     dataset = open_dataset(data)
-    about = (dataset.image_shape, dataset.channel_mean, dataset.channel_std)
-    policy = resolve_policy(params, *about)
+    policy = resolve_policy(params, dataset)
     write_json(out / "policy.json", policy)
     refused: list[Refused] = [
-        (row["name"], row["gave"], resolve_policy(AugmentParams(**row["values"]), *about))
+        (row["name"], row["gave"], resolve_policy(AugmentParams(**row["values"]), dataset))
         for row in read_json(tried)
         if not row["used"]
     ]
-    contact_sheet(policy, dataset.train, refused).save(out / "contact_sheet.png", optimize=True)
+    if isinstance(dataset.input, TextInput):
+        write_json(out / "examples.json", changed_texts(policy, dataset.train, refused))
+        sheet = Image.new("RGB", (1, 1), PAPER)  # what `dvc plots` shows of images
+    else:
+        sheet = contact_sheet(policy, dataset.train, refused)
+    sheet.save(out / "contact_sheet.png", optimize=True)
     write_json(
         out / "metrics.json", {"operations": len(policy["operations"]), "left_out": len(policy["left_out"])}
     )
@@ -82,21 +88,21 @@ def _examples(train: Split) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64
     """Images evenly spaced over the training set in the order of their classes."""
     order = np.argsort(train.labels_N, kind="stable")
     rows = order[np.linspace(0, len(order) - 1, min(COLUMNS, len(order))).astype(int)]
-    return np.asarray(train.images_NHWC[rows]), np.asarray(train.labels_N[rows])
+    return np.asarray(train.raw_N[rows]), np.asarray(train.labels_N[rows])
 
 
 def _augmented(
     policy: dict[str, Any], images_NHWC: npt.NDArray[np.uint8], labels_N: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.uint8]:
     seed = int(np.random.SeedSequence(policy["seed"]).generate_state(1)[0])  # spread, as in training
-    x_NCHW, _ = BatchAugment(policy)(
+    augment = BatchAugment(policy)
+    x_NCHW, _ = augment(
         torch.from_numpy(images_NHWC),
         torch.from_numpy(labels_N),
         torch.Generator().manual_seed(seed),
         int(labels_N.max()) + 1,
     )
-    zero, scale = pixel_scale(policy["channel_mean"], policy["channel_std"])
-    levels_NHWC = x_NCHW.permute(0, 2, 3, 1) / (scale or 1.0) + zero
+    levels_NHWC = x_NCHW.permute(0, 2, 3, 1) / (augment.input.scale or 1.0) + augment.input.zero
     return levels_NHWC.round().clamp(0, 255).to(torch.uint8).numpy()
 
 

@@ -11,9 +11,10 @@ from tasks.core.common.progress import Progress
 from tasks.core.config.cli import main
 from tasks.core.config.params import EvaluateParams
 from tasks.core.data.dataset import open_dataset
-from tasks.core.evaluation.baselines import fitted, reduced
+from tasks.core.data.inputs import TextInput
+from tasks.core.evaluation.baselines import features, fitted
 
-BASELINES = 4
+BASELINES = 4  # of texts 3
 
 
 def baselines(params: EvaluateParams, data: Path, out: Path) -> None:
@@ -28,12 +29,12 @@ def baselines(params: EvaluateParams, data: Path, out: Path) -> None:
     """
     dataset = open_dataset(data)
     splits = {"val": dataset.val, "test": dataset.test}
-    pixels = {name: reduced(split.images_NHWC) for name, split in splits.items()}
+    given = {name: features(split) for name, split in splits.items()}
     accuracy: dict[str, dict[str, float]] = {}
     best, predicted = "", {}
     with Progress("baselines", BASELINES) as progress:
         for name, classifier in fitted(dataset.train, params.baseline_images, params.seed):
-            found = {split: classifier.predict(x_ND).astype(np.int64) for split, x_ND in pixels.items()}
+            found = {split: classifier.predict(x).astype(np.int64) for split, x in given.items()}
             accuracy[name] = {
                 split: float((found[split] == splits[split].labels_N).mean()) for split in splits
             }
@@ -43,7 +44,12 @@ def baselines(params: EvaluateParams, data: Path, out: Path) -> None:
     np.savez_compressed(out / "predicted.npz", **{f"{split}_N": array for split, array in predicted.items()})
     write_json(
         out / "metrics.json",
-        {"best": best, "images": min(params.baseline_images, len(dataset.train)), "accuracy": accuracy},
+        {
+            "best": best,
+            "features": "counts of words" if isinstance(dataset.input, TextInput) else "reduced pixels",
+            "examples": min(params.baseline_images, len(dataset.train)),
+            "accuracy": accuracy,
+        },
     )
 
 

@@ -82,7 +82,7 @@ def evaluate(
         measured: dict[str, dict[str, Any]] = {name: {"peak_memory_mb": memory[name]} for name in models}
         for batch, threads in timings:
             repeats = max(10, params.repeats // batch) if batch > 1 else params.repeats
-            timed = latencies(models, test.images_NHWC, batch, threads, repeats, DENSE)
+            timed = latencies(models, test.typical(batch).raw_N, batch, threads, repeats, DENSE)
             for name, latency in timed.items():
                 measured[name][f"b{batch}_t{'1' if threads == 1 else 'all'}"] = asdict(latency)
             progress.step(f"latency at batch {batch}, threads: {threads}")
@@ -110,7 +110,7 @@ class _Answers:
 
 
 def _answers(name: str, model: Path, split: Split) -> _Answers:
-    logits_NK = predict(session(model, fingerprint()["threads"]), split.images_NHWC)
+    logits_NK = predict(session(model, fingerprint()["threads"]), split.raw_N)
     if not np.isfinite(logits_NK).all():
         raise StageFailed(f"{name}: its logits are not finite")
     predicted_N = logits_NK.argmax(1)

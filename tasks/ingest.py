@@ -8,7 +8,6 @@ arrays of their splits. Memory holds some bytes an image and some megabytes of p
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ from tasks.core.common.errors import BadInput
 from tasks.core.common.files import write_json
 from tasks.core.config.cli import main
 from tasks.core.config.params import IngestParams
-from tasks.core.data import near, packing
-from tasks.core.data.near import Near, find_near
-from tasks.core.data.samples import RULES, Paced, Samples, read_samples
+from tasks.core.data import packing
+from tasks.core.data.near import Near
+from tasks.core.data.read import read_samples
+from tasks.core.data.samples import Paced, Samples
 from tasks.core.data.sources import OPEN, SPLITS, TEST, TRAIN, VAL
 
 EXAMPLES = 20  # pairs of duplicates that the report names
-SIZES = 20  # and sizes
 # Of a split that is drawn: images that can tell something, and the share of all that they may be. A candidate that loses
 # nothing but changes one prediction in a hundred is within a bar of 0.75 points on 2,000 validation images in 92 draws of
 # 100, on 700 in half of them.
@@ -35,7 +34,7 @@ Counts = dict[str, dict[str, int]]
 
 
 def ingest(params: IngestParams, source: Path, out: Path) -> None:
-    """Pack a folder of images or IDX files into memory-mapped arrays, with a manifest and a report.
+    """Pack images or texts into memory-mapped arrays, with a manifest and a report.
 
     Raises:
         BadInput: `source` is missing, empty, of one class only, or a class is too small.
@@ -48,22 +47,21 @@ def ingest(params: IngestParams, source: Path, out: Path) -> None:
     if samples.groups_N is not None:
         packing.mark_scattered(samples.places_N, samples.groups_N)
     for row in np.flatnonzero(samples.places_N < packing.UNUSABLE).tolist():
-        samples.left_out.add(samples.name(row), packing.REASONS[int(samples.places_N[row])])
+        samples.left_out.add(samples.name(row), samples.reason(int(samples.places_N[row])))
     _check_sizes(samples, params.min_per_class, source)
     _draw_splits(samples, params)
     counts = _counts(samples)
     _check_train(samples, counts, source)
     with Paced("pack", len(samples.places_N)) as paced:
-        packed = packing.write_arrays(samples.rows, samples.labels_N, samples.places_N, out, paced.step)
-    scratch.unlink(missing_ok=True)
-    close = find_near(out, params.seed)
+        written = samples.pack(out, paced.step)
+    close = samples.near(out, params.seed)
     _write_manifest(samples, out / "manifest.csv")
-    shared = {"counts": counts, "channel_mean": packed.channel_mean, "channel_std": packed.channel_std}
+    shared = {"counts": counts, **written.statistics}
     dataset = {
         "classes": samples.classes,
-        "image_shape": samples.rows.shape,
+        **written.layout,
         "source": params.source,
-        "digest": packed.digest,
+        "digest": written.digest,
     }
     write_json(out / "dataset.json", {**dataset, **shared})
     write_json(out / "report.json", {**_report(samples, kept_N, counts, close), **shared})
@@ -76,7 +74,7 @@ def _check_sizes(samples: Samples, least: int, source: Path) -> None:
     if small:
         left_out = f"; left out: {samples.left_out}" if samples.left_out.counts else ""
         raise BadInput(
-            f"{source}: fewer than ingest.min_per_class ({least}) images in {_some(small)}{left_out}: add some, or lower it"
+            f"{source}: fewer than ingest.min_per_class ({least}) {samples.noun} in {_some(small)}{left_out}: add some, or lower it"
         )
 
 
@@ -84,11 +82,11 @@ def _check_train(samples: Samples, counts: Counts, source: Path) -> None:
     """Nothing can be learnt of a class without training images; measured without test ones, it can't."""
     untrained = [name for name, n in counts["train"].items() if n == 0]
     if untrained:
-        raise BadInput(f"{source}: no training images of {_some(untrained)}, only for val or test")
+        raise BadInput(f"{source}: no training {samples.noun} of {_some(untrained)}, only for val or test")
     for split in ("val", "test"):
         absent = [name for name, n in counts[split].items() if n == 0]
         if absent:
-            samples.warnings.append(f"no {split} images of {_some(absent)}")
+            samples.warnings.append(f"no {split} {samples.noun} of {_some(absent)}")
 
 
 def _draw_splits(samples: Samples, params: IngestParams) -> None:
@@ -129,7 +127,7 @@ def _counts(samples: Samples) -> Counts:
 
 
 def _write_manifest(samples: Samples, path: Path) -> None:
-    """One line an image that is kept, in the order of the arrays."""
+    """One line an example that is kept, in the order of the arrays."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "split", "label", "sha256"])
@@ -143,18 +141,18 @@ def _report(samples: Samples, kept_N: npt.NDArray[np.int64], counts: Counts, clo
     total = sum(_totals(counts).values())
     left_out = samples.left_out
     pairs = [(int(kept_N[i]), i) for i in np.flatnonzero(kept_N >= 0)[:EXAMPLES].tolist()]
-    across = left_out.counts[packing.REASONS[packing.ACROSS]]
-    conflicting = left_out.counts[packing.REASONS[packing.CONFLICT]]
+    across = left_out.counts[samples.reason(packing.ACROSS)]
+    conflicting = left_out.counts[samples.reason(packing.CONFLICT)]
     warnings = list(samples.warnings)
     if across:
-        warnings.append(f"{across} images stood in two splits; each is kept in one of them")
+        warnings.append(f"{across} {samples.noun} stood in two splits; each is kept in one of them")
     if conflicting:
-        warnings.append(f"{conflicting} images have the same pixels as one of another class")
+        warnings.append(f"{conflicting} {samples.noun} have the same {samples.alike} as one of another class")
     if close.pairs:
         warnings.append(
-            f"{close.count(TEST)} test and {close.count(VAL)} val images look like one for training (grey pixels "
-            f"correlate by {close.threshold:g} or more; with images of other classes {close.false_alarms:.2%} do), so "
-            "that their figures may be too good; ingest.groups keeps together what belongs together"
+            f"{close.count(TEST)} test and {close.count(VAL)} val {samples.noun} look like one for training "
+            f"({close.measure} by {close.threshold:g} or more; with {samples.noun} of other classes "
+            f"{close.false_alarms:.2%} do), so that their figures may be too good; ingest.groups keeps together what belongs together"
         )
     return {
         "found": total + left_out.counts.total(),
@@ -162,16 +160,14 @@ def _report(samples: Samples, kept_N: npt.NDArray[np.int64], counts: Counts, clo
         "left_out": left_out.listed,
         "left_out_counts": dict(left_out.counts),
         "duplicates": {
-            "within": left_out.counts[packing.REASONS[packing.WITHIN]],
+            "within": left_out.counts[samples.reason(packing.WITHIN)],
             "across_splits": across,
             "examples": [[samples.name(kept), samples.name(spare)] for kept, spare in pairs],
         },
         "near_duplicates": _near(samples, close),
         "conflicting_labels": conflicting,
-        "modes": dict(samples.modes),
-        "sizes": {f"{h}x{w}": n for (h, w), n in _most_frequent(samples.sizes)},
-        "resized": samples.resized,
-        "rules": [*samples.rules, *RULES, *packing.RULES, *near.RULES],
+        **samples.about,
+        "rules": [*samples.rules, *samples.general],
         "warnings": warnings,
     }
 
@@ -195,17 +191,13 @@ def _near(samples: Samples, close: Near) -> dict[str, Any]:
     }
 
 
-def _most_frequent(sizes: Counter[tuple[int, int]]) -> list[tuple[tuple[int, int], int]]:
-    return sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:SIZES]
-
-
 def _metrics(samples: Samples, counts: Counts, close: Near) -> dict[str, int]:
     left_out = samples.left_out.counts
     return {
-        **{f"{name}_images": total for name, total in _totals(counts).items()},
+        **{f"{name}_{samples.noun}": total for name, total in _totals(counts).items()},
         "classes": len(samples.classes),
         "left_out": left_out.total(),
-        "duplicates": left_out[packing.REASONS[packing.WITHIN]] + left_out[packing.REASONS[packing.ACROSS]],
+        "duplicates": sum(left_out[samples.reason(place)] for place in (packing.WITHIN, packing.ACROSS)),
         "near_duplicates": len(close.pairs),
     }
 

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 import pandas as pd
 
-from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.augment import augment_of
 from tasks.core.common.errors import StageFailed
 from tasks.core.common.files import fingerprint, read_json, write_json
 from tasks.core.common.journal import cut_off
@@ -76,7 +76,7 @@ def press(
     asked = load_pipeline(settings)
     network, spec = load_model(model)
     dataset, resolved = open_dataset(data, spec.sampling), read_json(policy)
-    augment = BatchAugment(resolved, asked.prune.augment_strength)
+    augment = augment_of(resolved, asked.prune.augment_strength)
     source = Source(asked.quantize, dataset, load_graph(model))
     others = [candidates / name / "model.onnx" for name in quantized(asked)]
     bench = Bench(network, source, params.criteria, asked.prune.round_to, params.images, params.seed)

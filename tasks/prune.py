@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.augment import Augment, augment_of
 from tasks.core.common.errors import BadInput
 from tasks.core.common.files import read_json, write_json
 from tasks.core.common.progress import Progress
@@ -53,7 +53,7 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
     """
     dense, spec = load_model(model)
     dataset = open_dataset(data, spec.sampling)
-    augment = BatchAugment(read_json(policy), params.augment_strength)
+    augment = augment_of(read_json(policy), params.augment_strength)
     history: list[Epoch] = []
     with world() as ranks:
         torch.manual_seed(params.seed)
@@ -67,7 +67,7 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
         with Progress("prune", params.epochs, quiet=not ranks.main) as progress:
             for step in range(params.steps):
                 method.step()
-                recalibrate(student, dataset.train, augment.mean, augment.std)
+                recalibrate(student, dataset.train, augment.input)
                 before = len(history)
                 rows = recover(
                     student,
@@ -85,7 +85,7 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
     student.cpu()
     save_model(student, spec, out)
     pruned, _ = load_model(out)
-    graph = export(pruned, spec.image_shape) if is_rectified(pruned) else refill(load_graph(model), pruned)
+    graph = export(pruned, dataset.input) if is_rectified(pruned) else refill(load_graph(model), pruned)
     save_graph(graph, out)
     write_history(history, out / "history.csv")
     network = figures(pruned, graph, dataset)
@@ -97,7 +97,7 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
             "collapsed": _collapsed(history[-1].val_accuracy, len(dataset.classes)),
             **network,
             "parameters_kept": network["parameters"] / parameter_count(dense),
-            "macs_kept": network["macs"] / mac_count(dense.cpu(), spec.image_shape),
+            "macs_kept": network["macs"] / mac_count(dense.cpu(), dataset.input),
             "sparsity": sparsity(student),
             "kept_whole": [asdict(kept) for kept in method.kept_whole()],
         },
@@ -105,7 +105,7 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
 
 
 def _method(
-    params: PruneParams, ratio: str, student: nn.Module, spec: Spec, dataset: Dataset, augment: BatchAugment
+    params: PruneParams, ratio: str, student: nn.Module, spec: Spec, dataset: Dataset, augment: Augment
 ) -> Pruner | Sparsifier:
     """What takes channels, or weights, away from the student, step by step."""
     try:
@@ -114,17 +114,17 @@ def _method(
         raise BadInput(f"--ratio {ratio}: {error}") from None
     if isinstance(amount, str):
         share = PATTERN if amount == SPARSE_2OF4 else float(amount.removeprefix(SPARSE))
-        return Sparsifier(student, spec.image_shape, share, params.steps)
+        return Sparsifier(student, dataset.input, share, params.steps)
     return Pruner(
         student,
-        spec.image_shape,
+        dataset.input,
         amount,
         params.criterion,
         params.scope,
         params.steps,
         params.round_to,
         params.seed,
-        lambda: loss_gradients(student, dataset.train, augment.mean, augment.std),
+        lambda: loss_gradients(student, dataset.train, augment.input),
     )
 
 

@@ -93,7 +93,7 @@ def select(
         bar,
         unknown=accuracy[selected.name]["no_better_than_chance"],
         baselines=simple,
-        test_images=sum(dataset["counts"]["test"].values()),
+        test_examples=sum(dataset["counts"]["test"].values()),
         train_accuracy=number(read_table(train / "history.csv")[-1]["train_accuracy"]),
         val_accuracy=trained["val_accuracy"],
         quick=used["recipe"]["budget"] == "quick",
@@ -120,6 +120,7 @@ def select(
         export=read_result(folder / "metrics.json"),
         trained=trained,
         dataset=dataset,
+        texts=dataset.get("kind") == "texts",
         tuned=tuned,
         settings_yaml=yaml.safe_dump(used, sort_keys=False, allow_unicode=True),
         timed_settings=TIMED,
@@ -135,7 +136,7 @@ def select(
 def choose(candidates: Iterable[Candidate], params: SelectParams, bar: Bar) -> tuple[Candidate, bool, str]:
     """The candidate to ship, whether any compressed one is within the bar, and why in one sentence.
 
-    What was measured on the test images plays no part. The reference competes too, as its drop is 0 by definition; it
+    What was measured on the test examples plays no part. The reference competes too, as its drop is 0 by definition; it
     is also the answer when no other candidate is good enough. Of those that are about as fast as the fastest, the
     smallest is taken.
     """
@@ -151,7 +152,7 @@ def choose(candidates: Iterable[Candidate], params: SelectParams, bar: Bar) -> t
         near = min(compressed, key=lambda c: (c.val_drop_high, c.val_drop_points, c.name))
         reason = (
             f"No compressed candidate is within the bar of {wanted}: the closest, {near.name}, loses "
-            f"{points(near.val_drop_points)} on the validation images, and {points(near.val_drop_high)} at the upper "
+            f"{points(near.val_drop_points)} on the validation examples, and {points(near.val_drop_high)} at the upper "
             f"end of the 95 % interval; so {DENSE} stays."
         )
         return dense, False, reason
@@ -244,7 +245,7 @@ def _figures(
         "val_drop_points": selected.val_drop_points,
         "val_drop_points_ci95": [selected.val_drop_low, selected.val_drop_high],
         "max_drop_points": bar.max_drop_points,
-        "val_images": bar.images,
+        "val_examples": bar.examples,
         "objective": params.objective,
         "passed": passed,
         "reason": reason,
@@ -264,8 +265,8 @@ def _words(verdict: Verdict, baselines: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rounded(figures: Mapping[str, Any], val_accuracy: float) -> dict[str, float]:
-    """What `dvc metrics` shows, in a terminal's width: of the selected model on the test images, and how accurate the
-    dense one was on the validation images."""
+    """What `dvc metrics` shows, in a terminal's width: of the selected model on the test examples, and how accurate the
+    dense one was on the validation examples."""
     return {
         "accuracy": round(figures["accuracy"], 4),
         "drop_points": round(figures["drop_points"], 2),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.augment import augment_of
 from tasks.core.common.files import fingerprint, read_json, write_json
 from tasks.core.common.kept import kept
 from tasks.core.common.progress import Progress
@@ -22,13 +22,12 @@ from tasks.core.config.cli import main
 from tasks.core.config.params import TrainParams
 from tasks.core.data.dataset import open_dataset
 from tasks.core.distributed.world import thread_count, world
-from tasks.core.models.architectures import build
 from tasks.core.models.saved import load_model, save_model, sparsity
 from tasks.core.models.transfer import begin
 from tasks.core.runtime.export import export, figures
 from tasks.core.runtime.graphs import save_graph
 from tasks.core.training.loop import epochs
-from tasks.core.training.recipes import note, recipe_of, spec_of, write_history
+from tasks.core.training.recipes import new_network, note, recipe_of, spec_of, write_history
 
 
 def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoints: Path, out: Path) -> None:
@@ -54,7 +53,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
         )
         torch.manual_seed(params.seed)
         spec = spec_of(params, dataset)
-        model = build(spec)
+        model = new_network(params, dataset)
         if (taken := begin(model, weights)) and ranks.main:
             print(f"train: {taken}", flush=True)
         # Only the main rank reads and writes checkpoints.
@@ -65,7 +64,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
                 recipe_of(params),
                 dataset.train,
                 dataset.val,
-                BatchAugment(resolved, params.augment_strength),
+                augment_of(resolved, params.augment_strength),
                 len(dataset.classes),
                 ranks,
                 checkpoint=checkpoint,
@@ -77,7 +76,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
             return
     save_model(model, spec, out)
     saved, _ = load_model(out)
-    graph = export(saved, spec.image_shape)
+    graph = export(saved, dataset.input)
     save_graph(graph, out)
     write_history(history, out / "history.csv")
     write_json(

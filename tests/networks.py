@@ -11,14 +11,17 @@ import onnxruntime
 import torch
 from filelock import FileLock
 
+from tasks.core.augmentation.policy import of_images
 from tasks.core.config.compression_params import QuantizeParams
+from tasks.core.config.params import AugmentParams
 from tasks.core.data.dataset import Dataset, Split
+from tasks.core.data.inputs import ImageInput
 from tasks.core.models.architectures import build
 from tasks.core.models.saved import load_model, save_model
 from tasks.core.models.spec import Spec
 from tasks.core.quantization.source import TrainableSource
 from tasks.core.runtime.export import export
-from tasks.core.runtime.graphs import GRAPH, load_graph, normalized, save_graph
+from tasks.core.runtime.graphs import GRAPH, load_graph, network_input, save_graph
 
 ARCHITECTURES = (
     "resnet_small",
@@ -29,6 +32,7 @@ ARCHITECTURES = (
     "timm/mobilenetv3_small_100",
 )
 SHAPE = (28, 28, 1)
+GIVEN = ImageInput(SHAPE, [100 / 255], [1 / (255 * 0.015)])  # zero is 100, scale 0.015
 
 
 def patterns(count: int, seed: int) -> Split:
@@ -50,7 +54,7 @@ def trained_a_little(arch: str, train: Split) -> torch.nn.Module:
     torch.manual_seed(0)
     model = build(spec_of(arch))
     optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9)
-    x_NCHW = torch.tensor(normalized(np.asarray(train.images_NHWC), 100, 0.015))
+    x_NCHW = torch.tensor(network_input(np.asarray(train.raw_N), GIVEN))
     labels_N = torch.tensor(train.labels_N)
     for start in [*range(0, len(labels_N), 64)] * 2:
         rows = slice(start, start + 64)
@@ -69,7 +73,7 @@ def _folder_of(arch: str) -> Path:
             folder.mkdir(exist_ok=True)
             network = trained_a_little(arch, patterns(1024, 0))
             save_model(network, spec_of(arch), folder)
-            save_graph(export(network, SHAPE), folder)
+            save_graph(export(network, GIVEN), folder)
     return folder
 
 
@@ -83,9 +87,8 @@ def network_of(arch: str) -> torch.nn.Module:
 def source_of(arch: str) -> TrainableSource:
     """`network_of` it, as the schemes take it. For reading only."""
     train, val = patterns(1024, 0), patterns(400, 1)
-    mean, std = [100 / 255], [1 / (255 * 0.015)]
-    dataset = Dataset(list("abcd"), SHAPE, mean, std, "digest", train, val, val)
-    policy = {"channel_mean": mean, "channel_std": std, "operations": {}}
+    dataset = Dataset(list("abcd"), GIVEN, "digest", train, val, val)
+    policy = of_images(AugmentParams(flip_horizontal=False, crop=0), GIVEN)
     values = QuantizeParams(schemes=["fp32"], calibration_images=64)
     folder = _folder_of(arch)
     return TrainableSource(values, dataset, load_graph(folder), folder, policy)

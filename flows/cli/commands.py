@@ -18,6 +18,7 @@ from tasks.core.common.errors import BadInput, StageFailed
 FASHION_MNIST = Path("data/raw/fashion-mnist")
 SELECT, REPORT = Path("data/select"), Path("data/report/report.html")
 RECIPE = Path("data/recipe/params.yaml")
+_SHOWN = 60  # characters of a text or a path in a table
 _FORBIDDEN = re.compile(r"[/:.%\"']+")  # in the name of a registered model
 EFFECTS = Path("data/ablate/effects.csv")
 # As dvc.yaml has them for stage tune.
@@ -151,21 +152,22 @@ def tune_worker(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    """`modelpress predict`: the classes of images, by a file or a registered model."""
+    """`modelpress predict`: the classes of images or texts, by a file or a registered model."""
     from flows.cli import terminal
     from flows.cli.predict import TOP, as_json, predict
 
     with _model(args.model) as model:
-        found = predict(model, args.images)
+        found = predict(model, args.given, args.file)
     if args.json:
         terminal.print_json(as_json(found))
         return
     rows = []
     for p in found:
         first, *others = (f"{label}  {value:.1%}" for label, value in p.labels)
-        rows.append([str(p.image), f"unsure: {first}" if p.unsure else first, *others])
+        shown = p.given if len(p.given) <= _SHOWN else f"{p.given[: _SHOWN - 1]}…"
+        rows.append([shown, f"unsure: {first}" if p.unsure else first, *others])
     ranks = ["label", *(["then"] * (TOP - 1))][: max(len(p.labels) for p in found)]
-    terminal.table(["image", *ranks], rows, right=9)
+    terminal.table(["", *ranks], rows, right=9)
 
 
 def check(args: argparse.Namespace) -> None:

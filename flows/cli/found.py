@@ -1,4 +1,4 @@
-"""What `modelpress init` says of the images that it was pointed at: what is there, what will be left out, what is odd."""
+"""What `modelpress init` says of the images or texts that it was pointed at: what is there, what will be left out, what is odd."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from flows.cli.found_texts import look_at_texts
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import IngestParams
-from tasks.core.data import archives, idx
+from tasks.core.data import archives, documents, idx
 from tasks.core.data.find import find
+from tasks.core.data.image_samples import choose_target
 from tasks.core.data.images import GREY_MODES, Header, HeaderJob, read_headers
-from tasks.core.data.samples import choose_target
 from tasks.core.data.sources import SPLITS, Found
-from tasks.core.data.tables import METADATA, TABLES
+from tasks.core.data.tables import METADATA, TABLES, lists_images
 
 LISTED = 6  # classes and reasons that are named
 LOOKED_INTO = 400  # files whose headers are read, evenly spread
@@ -31,7 +32,7 @@ def source_of(path: Path) -> tuple[Path, str | None]:
     """
     if not path.exists():
         raise BadInput(f"{path}: no such file or folder")
-    if path.is_file() and path.suffix.lower() in TABLES:
+    if path.is_file() and path.suffix.lower() in TABLES and lists_images(path):
         return path.parent, None if path.name in METADATA else path.name
     return path, None
 
@@ -43,6 +44,8 @@ def look(source: Path, labels: str | None) -> list[str]:
         BadInput: there is nothing to learn from, or it is not clear what it is.
     """
     params = IngestParams(source=str(source), labels=labels)
+    if labels is None and documents.tables(source):
+        return look_at_texts(params, source)
     if source.is_file():
         if source.stat().st_size > LARGEST_ARCHIVE:
             return ["An archive that is too large to look into here: stage ingest unpacks it, within bounds."]

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="modelpress",
-        description="From labelled images to the smallest, fastest model within your accuracy bar.",
+        description="From labelled images or texts to the smallest, fastest model within your accuracy bar.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -55,11 +55,13 @@ def _parser() -> argparse.ArgumentParser:
 
     fetch = add("fetch", commands.fetch, "obtain a public data set")
     fetch.add_argument("dataset", choices=["fashion-mnist"])
-    init = add("init", commands.init, "use your own images: say what they are, and set params.yaml to them")
+    init = add(
+        "init", commands.init, "use your own images or texts: say what they are, and set params.yaml to them"
+    )
     init.add_argument(
         "path", type=Path,
         help="a folder with a folder a class, a zip or tar of one, a CSV or JSON of file names and labels beside "
-        "images, or a folder of IDX files",
+        "images, or a folder of IDX files; or a CSV, TSV, JSON or Parquet file of labelled texts",
     )  # fmt: skip
     init.add_argument(
         "--name", help="of the registered model, and the report's title (default: the folder's)"
@@ -96,12 +98,15 @@ def _parser() -> argparse.ArgumentParser:
         "--wait", type=float, default=60, metavar="SECONDS",
         help="for the search to be begun (default: %(default)s)",
     )  # fmt: skip
-    predict = add("predict", commands.predict, "labels and probabilities of images, from a selected model")
+    predict = add(
+        "predict", commands.predict, "labels and probabilities of images or texts, from a selected model"
+    )
     predict.add_argument(
         "model", metavar="MODEL",
         help="model.onnx, with labels.json beside it, or models:/NAME@champion in MLflow's registry",
     )  # fmt: skip
-    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    predict.add_argument("given", nargs="*", metavar="IMAGE|TEXT", help="image files, or texts in quotes")
+    predict.add_argument("--file", type=Path, metavar="FILE", help="of texts, one a line")
     check = add("check", commands.check, "whether a model does on this machine what was promised of it")
     check.add_argument(
         "model", metavar="MODEL",

@@ -94,7 +94,7 @@ def check(model: Path, enough: float = math.inf) -> Checked:
     if not model.is_file():
         raise BadInput(f"{model}: no such file: `modelpress run` makes data/select/model.onnx")
     promised, sample = promise.read(model)
-    predicted_N = predict(session(model, 1), sample.images_NHWC).argmax(1)
+    predicted_N = predict(session(model, 1), sample.raw_N).argmax(1)
     least = min(enough, SPEED * promised.speedup_b1)
     timed = _time(model, sample)
     if timed["model"].speedup < least:
@@ -114,7 +114,7 @@ def check(model: Path, enough: float = math.inf) -> Checked:
 def _time(model: Path, sample: Sample) -> dict[str, Latency]:
     """Of the model and of its reference, in turn, one image on one thread."""
     models = {"model": model, "reference": model.with_name(promise.REFERENCE)}
-    return latencies(models, sample.images_NHWC, batch=1, threads=1, repeats=REPEATS, reference="reference")
+    return latencies(models, sample.raw_N, batch=1, threads=1, repeats=REPEATS, reference="reference")
 
 
 def as_json(checked: Checked) -> dict[str, Any]:

@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from flows.registry.gate import check
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.common.files import read_json
+from tasks.core.data.dataset import open_dataset
 from tasks.core.evaluation.candidates import DENSE_WEIGHTS
 from tasks.core.runtime.promise import COMPANIONS, MODEL
 from tasks.core.tracking.registered import download, reason
 
 ALIAS = "champion"
 LABELS, CARD = "labels.json", "model_card.md"  # of stage select
-_ROWS = 16  # test images that the loaded model is checked on
+_ROWS = 16  # test examples that the loaded model is checked on
 _FASTER = 1.0  # than the reference: enough for a champion, whatever speed-up was promised
 
 
@@ -57,7 +58,7 @@ def register(select: Path, ingest: Path, name: str, run_id: str) -> Registered:
 
     Args:
         select: the folder of stage select.
-        ingest: the folder of stage ingest, whose test images are the check's input.
+        ingest: the folder of stage ingest, whose test examples are the check's input.
         name: the registered model's.
         run_id: the MLflow run that a new version belongs to.
 
@@ -133,14 +134,14 @@ def _log(client: MlflowClient, content: bytes, select: Path, ingest: Path, name:
     import onnxruntime
     from mlflow.models import infer_signature
 
-    images_NHWC = _images(ingest, 2)
-    logits_NK = _predict(content, images_NHWC)
+    raw_N = _examples(ingest, 2)
+    logits_NK = _predict(content, raw_N)
     with mlflow.start_run(run_id=run_id, log_system_metrics=False):
         info = mlflow.onnx.log_model(
             onnx.load_from_string(content),
             name="model",
-            signature=infer_signature(images_NHWC, {"logits": logits_NK}),
-            input_example=images_NHWC,
+            signature=infer_signature(raw_N, {"logits": logits_NK}),
+            input_example=raw_N,
             registered_model_name=name,
             pip_requirements=[
                 f"onnx=={onnx.__version__}",
@@ -160,11 +161,11 @@ def _promote(
     client: MlflowClient, name: str, version: str, before: str | None, content: bytes, ingest: Path
 ) -> None:
     client.set_registered_model_alias(name, ALIAS, version)
-    images_NHWC = _images(ingest, _ROWS)
+    raw_N = _examples(ingest, _ROWS)
     same = False
     try:
         loaded = mlflow.pyfunc.load_model(f"models:/{name}@{ALIAS}")
-        same = np.array_equal(loaded.predict(images_NHWC)["logits"], _predict(content, images_NHWC))
+        same = np.array_equal(loaded.predict(raw_N)["logits"], _predict(content, raw_N))
     finally:
         if not same and before is None:
             client.delete_registered_model_alias(name, ALIAS)
@@ -177,15 +178,14 @@ def _promote(
         )
 
 
-def _images(ingest: Path, rows: int) -> NDArray[np.uint8]:
-    images: NDArray[np.uint8] = np.load(ingest / "test_images.npy", mmap_mode="r")
-    return np.array(images[:rows])
+def _examples(ingest: Path, rows: int) -> NDArray[Any]:
+    return np.array(open_dataset(ingest).test.taken(slice(rows)).raw_N)
 
 
-def _predict(content: bytes, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _predict(content: bytes, raw_N: NDArray[Any]) -> NDArray[np.float32]:
     """With ONNX Runtime's defaults, as MLflow does."""
     import onnxruntime
 
     session: Any = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    (logits_NK,) = session.run(None, {session.get_inputs()[0].name: images_NHWC})
+    (logits_NK,) = session.run(None, {session.get_inputs()[0].name: raw_N})
     return np.asarray(logits_NK)

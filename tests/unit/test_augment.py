@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tasks.augment import GAP, LABEL_WIDTH, TILE, augment
-from tasks.core.augmentation.policy import resolve_policy
+from tasks.core.augmentation.policy import of_images
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import AugmentParams
+from tasks.core.data.inputs import ImageInput
 
 EVERYTHING = {
     "flip_vertical": True,
@@ -33,7 +34,7 @@ GREY, RGB = (28, 28, 1), (32, 24, 3)
 
 
 def resolve(shape: tuple[int, int, int], **values: Any) -> dict[str, Any]:
-    return resolve_policy(AugmentParams(**values), shape, [0.5] * shape[2], [0.2] * shape[2])
+    return of_images(AugmentParams(**values), ImageInput(shape, [0.5] * shape[2], [0.2] * shape[2]))
 
 
 def dataset(folder: Path, shape: tuple[int, int, int], n: int = 30) -> Path:

@@ -19,7 +19,7 @@ from PIL import Image
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import IngestParams
 from tasks.core.data.dataset import open_dataset
-from tasks.core.data.samples import Target, choose_target
+from tasks.core.data.image_samples import Target, choose_target
 from tasks.core.data.sources import TEST, VAL
 from tasks.ingest import _fraction, ingest
 from tests.unit.data.test_idx import write_idx
@@ -88,7 +88,7 @@ def test_ingest_packs_every_image_once_when_all_are_good(source: Path) -> None:
     out = run(source)
     dataset = open_dataset(out)
     rows = manifest(out)
-    images_NHWC = np.concatenate([s.images_NHWC for s in (dataset.train, dataset.val, dataset.test)])
+    images_NHWC = np.concatenate([s.raw_N for s in (dataset.train, dataset.val, dataset.test)])
     labels_N = np.concatenate([s.labels_N for s in (dataset.train, dataset.val, dataset.test)])
     assert dataset.classes == ["a", "b"]
     assert len(images_NHWC) == len(rows) == 50
@@ -132,7 +132,7 @@ def test_ingest_writes_equal_files_when_there_are_fewer_workers(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(source)
-    monkeypatch.setattr("tasks.core.data.samples.FILES_A_JOB", 7)
+    monkeypatch.setattr("tasks.core.data.image_samples.FILES_A_JOB", 7)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     assert load(run(source) / "dataset.json") == load(first / "dataset.json")
 
@@ -181,7 +181,7 @@ def test_ingest_reports_sizes_modes_and_counts(source: Path, rng: np.random.Gene
     assert {entry["path"] for entry in report["left_out"]} == {
         f"b/{n}" for n in ("empty.png", "text.png", "notes.txt")
     }
-    assert open_dataset(out).image_shape == (12, 12, 3)
+    assert open_dataset(out).input.shape == (12, 12, 3)
     assert load(out / "dataset.json")["source"] == "src"
 
 
@@ -222,13 +222,13 @@ def test_ingest_reads_idx_when_there_are_such_files(tmp_path: Path, rng: np.rand
     write_idx(source / "t10k-labels-idx1-ubyte", np.arange(10) % 2)
     out = run(source)
     dataset = open_dataset(out)
-    np.testing.assert_array_equal(dataset.test.images_NHWC[..., 0], pixels_NHW[30:])
+    np.testing.assert_array_equal(dataset.test.raw_N[..., 0], pixels_NHW[30:])
     assert (len(dataset.train), len(dataset.val)) == (24, 6)
-    for row, pixels_HWC in zip(manifest(out), dataset.train.images_NHWC, strict=False):
+    for row, pixels_HWC in zip(manifest(out), dataset.train.raw_N, strict=False):
         number = int(row["path"].removeprefix("train-images-idx3-ubyte#"))
         np.testing.assert_array_equal(pixels_HWC[..., 0], pixels_NHW[number])
     resized = run(source, size=16, channels="rgb")
-    assert open_dataset(resized).image_shape == (16, 16, 3)
+    assert open_dataset(resized).input.shape == (16, 16, 3)
     assert load(resized / "report.json")["resized"] == 40
 
 

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks.core.common.errors import BadInput
-from tasks.core.runtime.graphs import INPUT, take_raw_images
+from tasks.core.data.inputs import ImageInput
+from tasks.core.runtime.graphs import INPUT, take_raw
 from tests.builders import rows_model
 
 SHAPE, ZERO, SCALE = (4, 4, 1), 100, 0.05
+GIVEN = ImageInput(SHAPE, [ZERO / 255], [1 / (255 * SCALE)])
 WEIGHTS = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
 
 
@@ -57,7 +59,7 @@ def row(accuracy: float, speedup: float) -> dict[str, float]:
 
 
 def test_front_is_what_it_was_when_cut_off_and_pasted_again(tmp_path: Path) -> None:
-    model = take_raw_images(graph(), SHAPE, ZERO, SCALE)
+    model = take_raw(graph(), GIVEN)
     wanted = logits(model, tmp_path)
     front = cut_front(model)
     assert [i.name for i in model.graph.input] == [INPUT]
@@ -68,7 +70,7 @@ def test_front_is_what_it_was_when_cut_off_and_pasted_again(tmp_path: Path) -> N
 
 
 def test_images_are_what_the_front_makes_of_them_when_normalized(tmp_path: Path) -> None:
-    model = take_raw_images(graph(), SHAPE, ZERO, SCALE)
+    model = take_raw(graph(), GIVEN)
     wanted = logits(model, tmp_path)
     x_NCHW = normalized(images(5), cut_front(model))
     assert x_NCHW.reshape(5, 16) @ WEIGHTS == pytest.approx(wanted, abs=1e-4)
@@ -76,7 +78,7 @@ def test_images_are_what_the_front_makes_of_them_when_normalized(tmp_path: Path)
 
 def test_front_leaves_a_peers_own_grid_alone_when_pasted(tmp_path: Path) -> None:
     step = 0.5
-    front = cut_front(take_raw_images(graph(), SHAPE, ZERO, SCALE))
+    front = cut_front(take_raw(graph(), GIVEN))
     model = graph(quantize_to=step)
     paste_front(model, front)
     x_N = (images(5).reshape(5, 16).astype(np.float32) - ZERO) * np.float32(SCALE)

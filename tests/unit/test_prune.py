@@ -19,7 +19,7 @@ from tasks.core.models.spec import Spec
 from tasks.core.runtime.export import export
 from tasks.core.runtime.graphs import GRAPH, save_graph
 from tasks.prune import prune
-from tests.unit.training.test_loop import POLICY, TRAIN, VAL, network, train
+from tests.unit.training.test_loop import GIVEN, POLICY, TRAIN, VAL, network, train
 
 PARAMS = {"ratios": [0.5], "steps": 1, "epochs": 2, "batch_size": 32, "lr": 0.05}
 
@@ -34,7 +34,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in ("model", "data"):
         folders[name].mkdir()
     save_model(model, Spec("resnet_small", 8, 0.1, (16, 16, 1), 2), folders["model"])
-    save_graph(export(model.eval(), (16, 16, 1)), folders["model"])
+    save_graph(export(model.eval(), GIVEN), folders["model"])
     write_data(folders["data"], {"train": TRAIN, "val": VAL, "test": VAL})
     folders["policy"].write_text(json.dumps(POLICY))
     return folders
@@ -47,7 +47,7 @@ def write_data(folder: Path, splits: dict[str, Split]) -> None:
     }  # fmt: skip
     (folder / "dataset.json").write_text(json.dumps(about))
     for name, split in splits.items():
-        np.save(folder / f"{name}_images.npy", split.images_NHWC)
+        np.save(folder / f"{name}_images.npy", split.raw_N)
         np.save(folder / f"{name}_labels.npy", split.labels_N)
 
 
@@ -164,7 +164,7 @@ def test_stage_draws_rare_classes_as_training_did_when_it_recovers(
     network, spec = load_model(inputs["model"])
     folders = {**inputs, "model": tmp_path / "balanced", "data": tmp_path / "tail"}
     rows = np.flatnonzero((TRAIN.labels_N == 0) | (np.arange(len(TRAIN)) % 8 == 0))
-    tail = Split(TRAIN.images_NHWC[rows], TRAIN.labels_N[rows])
+    tail = Split(TRAIN.raw_N[rows], TRAIN.labels_N[rows])
     for name in ("model", "data"):
         folders[name].mkdir()
     write_data(folders["data"], {"train": tail, "val": VAL, "test": VAL})

@@ -121,7 +121,7 @@ def test_weaknesses_are_named_when_there_are_some(tmp_path: Path) -> None:
     assert listed.split(" ", 2)[2].strip() == (
         "prune-0.5-int8 is slower than prune-0.5-fp32 at one image on one thread: 0.0668 ms against 0.0571 ms. "
         "press-1: int8 loses 3.1 points. "
-        "prune-0.625 has collapsed: 11.00 % on the validation images is little more than guessing. "
+        "prune-0.625 has collapsed: 11.00 % on the validation examples is little more than guessing. "
         "prune-0.25 left 1 layer whole besides the classifier stem.0: it has 8 channels"
     )
     assert page.count("<details>") == 2  # and the choices of the recipe
@@ -333,7 +333,7 @@ def test_page_says_first_that_nothing_is_to_be_shipped_when_the_model_knows_noth
     page = make(tmp_path / "data", simple=0.95)
     heading = page[page.index("<h1>") : page.index("</h1>")]
     assert "Do not ship this: the dense model knows no more than a random forest" in heading
-    assert "more test images" in page[: page.index("<main>")], "what to try"
+    assert "more test examples" in page[: page.index("<main>")], "what to try"
 
 
 def test_baselines_stand_beside_the_dense_model_when_it_is_read(tmp_path: Path) -> None:

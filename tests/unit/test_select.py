@@ -105,7 +105,7 @@ def test_dense_stays_and_the_closest_is_named_when_none_is_within_the_bar() -> N
     rows = [candidate("a", 2.5, 0.1, drop=2.0), REFERENCE, candidate("b", 1.31, 0.2, drop=0.8)]
     best, passed, reason = chosen(rows, SelectParams())
     assert (best, passed) == (REFERENCE, False)
-    assert "the closest, b, loses 0.80 on the validation images, and 1.31 at the upper end" in reason
+    assert "the closest, b, loses 0.80 on the validation examples, and 1.31 at the upper end" in reason
 
 
 def test_dense_is_chosen_and_passes_when_it_is_the_fastest_within_the_bar() -> None:
@@ -307,13 +307,13 @@ def test_card_has_the_figures_when_a_candidate_passes(tmp_path: Path) -> None:
         "0.46 (0.05 to 0.87)",
         "| 0.0571 ms | 0.182 ms |",
         "3.19\u00d7 (3.15\u00d7 to 3.23\u00d7)",
-        "| McNemar's p of the difference on the test images | 0.028 |",
-        "**prune-0.5-fp32 can be shipped: 91.85 % of the test images are right, 6.85 points more than by a random forest",
+        "| McNemar's p of the difference on the test examples | 0.028 |",
+        "**prune-0.5-fp32 can be shipped: 91.85 % of the test examples are right, 6.85 points more than by a random forest",
         "| More than random forest on reduced pixels, points (95 % interval) | 6.85 (6.05 to 7.65) | 7.31 (6.51 to 8.11) |",
         "| random forest | 85.00 % | 85.00 % |",
         "| The same, compressed (zlib, level 9) | 84.0 kB | 301 kB |",
         "| Zeros among the weights | 0.0 % | 0.0 % |",
-        "| 1 image, 1 thread | 0.0571 (0.0568 to 0.0576) |",
+        "| 1 example, 1 thread | 0.0571 (0.0568 to 0.0576) |",
         "92.3 kB (3.59\u00d7 smaller)",
         "Example CPU @ 2.60GHz",
         "integer dot products (VNNI): yes; 8-bit sums overflow: no",
@@ -380,7 +380,7 @@ def test_dense_is_delivered_when_none_passes(tmp_path: Path) -> None:
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert (metrics["selected"], metrics["passed"]) == (DENSE, False)
     assert (metrics["speedup_b1"], metrics["size_ratio"], metrics["drop_points"]) == (1.0, 1.0, 0.0)
-    assert "prune-0.5-fp32, loses 1.40 on the validation images, and 1.80" in metrics["reason"]
+    assert "prune-0.5-fp32, loses 1.40 on the validation examples, and 1.80" in metrics["reason"]
     assert "prune-0.5-fp32, loses 1.40" in (out / "model_card.md").read_text(encoding="utf-8")
 
 
@@ -392,11 +392,11 @@ def test_promise_is_what_was_measured_when_a_candidate_passes(tmp_path: Path) ->
     assert (promised.p50_ms, promised.reference_p50_ms) == (0.0571, 0.182)
     assert promised.speedup_b1 == pytest.approx(0.182 / 0.0571)
     assert (promised.max_drop_points, promised.fingerprint) == (1.0, FINGERPRINT)
-    predicted_N = predict(session(out / "model.onnx", 1), sample.images_NHWC).argmax(1)
+    predicted_N = predict(session(out / "model.onnx", 1), sample.raw_N).argmax(1)
     assert (sample.predicted_N == predicted_N).all()
     assert promised.accuracy == (predicted_N == sample.labels_N).mean()
     test = tmp_path / "data" / "ingest"
-    assert (sample.images_NHWC == np.load(test / "test_images.npy")).all(), "all, as they are few"
+    assert (sample.raw_N == np.load(test / "test_images.npy")).all(), "all, as they are few"
     assert (sample.labels_N == np.load(test / "test_labels.npy")).all()
 
 
@@ -430,7 +430,7 @@ def test_choice_says_how_it_was_made_when_validation_images_are_few() -> None:
     near = replace(candidate("a", high=6.0, ms=0.2), val_drop_points=3.0, val_drop_error=2.5)
     best, passed, reason = chosen([REFERENCE, near], SelectParams(), images=27)
     assert (best, passed) == (near, True)
-    assert "on the 27 validation images, give or take one standard error" in reason
+    assert "on the 27 validation examples, give or take one standard error" in reason
 
 
 def test_nothing_is_praised_when_the_dense_model_knows_nothing(tmp_path: Path) -> None:

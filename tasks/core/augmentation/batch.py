@@ -20,19 +20,10 @@ from torch import Tensor
 from tasks.core.augmentation.autoaugment import RANDAUGMENT, TRIVIALAUGMENT, AutoAugment
 from tasks.core.augmentation.colours import brightness, contrast, hue, permute, saturation, wide
 from tasks.core.augmentation.geometry import affine, mirror, shift
-from tasks.core.data.dataset import pixel_scale
+from tasks.core.data.inputs import ImageInput
 
 SMALLEST_ZOOM = 0.1  # at strength 2 the lower end of the range could reach nothing
 ERASED_AREA, ERASED_ASPECT = (0.02, 0.33), (0.3, 3.3)  # share of the image; height to width
-
-
-def normalize(x_NHWC: Tensor, mean: list[float], std: list[float]) -> Tensor:
-    """uint8 x_NHWC -> float32 x_NCHW (channels_last): (x - zero) * scale of `pixel_scale`."""
-    zero, scale = pixel_scale(mean, std)
-    return (x_NHWC.permute(0, 3, 1, 2).to(torch.float32) - zero) * scale
-
-
-# ---- all together
 
 
 class BatchAugment:
@@ -47,8 +38,8 @@ class BatchAugment:
     """
 
     def __init__(self, policy: Mapping[str, Any], strength: float = 1.0) -> None:
-        self.mean: list[float] = policy["channel_mean"]
-        self.std: list[float] = policy["channel_std"]
+        height, width, channels = policy["image_shape"]
+        self.input = ImageInput((height, width, channels), policy["channel_mean"], policy["channel_std"])
         on: Mapping[str, Mapping[str, float]] = policy["operations"] if strength > 0 else {}
 
         def scaled(name: str, key: str) -> float:
@@ -111,8 +102,7 @@ class BatchAugment:
             if on:
                 x_NHWC = mirror(x_NHWC, flipped_N, axis)
         if self._crop:
-            zero, _ = pixel_scale(self.mean, self.std)
-            fill_C = torch.full((x_NHWC.shape[3],), zero, dtype=torch.uint8, device=x_NHWC.device)
+            fill_C = torch.full((x_NHWC.shape[3],), self.input.zero, dtype=torch.uint8, device=x_NHWC.device)
             x_NHWC = shift(x_NHWC, crop_N2[:, 1], crop_N2[:, 0], self._crop, fill_C)
         return x_NHWC
 
@@ -143,13 +133,12 @@ class BatchAugment:
             order_N3 = torch.rand(n, 3, generator=generator, device=generator.device).argsort(1)
             x_NCHW = permute(x_NCHW, order_N3)
         for automatic in self._automatic:
-            x_NCHW = automatic(x_NCHW, pixel_scale(self.mean, self.std)[0], generator)
+            x_NCHW = automatic(x_NCHW, self.input.zero, generator)
         return x_NCHW.permute(0, 2, 3, 1).contiguous()
 
     def _normalized(self, x_NHWC: Tensor) -> Tensor:
-        """As `normalize`, in place."""
-        zero, scale = pixel_scale(self.mean, self.std)
-        return x_NHWC.sub_(zero).mul_(scale)
+        """As `ImageInput.tensor`, in place."""
+        return x_NHWC.sub_(self.input.zero).mul_(self.input.scale)
 
     def _holes(self, x_NHWC: Tensor, generator: torch.Generator) -> Tensor:
         """mask_NHW1, 1 inside, of random erasing (Zhong et al. 2017, arXiv:1708.04896).

@@ -1,22 +1,48 @@
-"""Which augmentations suit the images: section `augment` of params.yaml, resolved for a data set."""
+"""Which augmentations suit the data: section `augment` of params.yaml, resolved for a data set."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from tasks.core.augmentation.synonyms import synonyms_of
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import AugmentParams
+from tasks.core.data.dataset import Dataset
+from tasks.core.data.inputs import ImageInput, TextInput
+from tasks.core.data.texts import Texts
 
 COLOUR_ONLY = ("saturation", "hue", "permute_channels")
 
 
-def resolve_policy(
-    params: AugmentParams,
-    image_shape: tuple[int, int, int],
-    channel_mean: list[float],
-    channel_std: list[float],
-) -> dict[str, Any]:
-    """What BatchAugment applies: the operations that are on and suit images of `image_shape` (H, W, C).
+OF_TEXTS = ("synonyms", "insert", "swap", "delete", "shuffle_sentences", "token_dropout")
+
+
+def resolve_policy(params: AugmentParams, dataset: Dataset) -> dict[str, Any]:
+    """What `augment_of` applies: the operations that are on and suit the examples for training.
+
+    Raises:
+        BadInput: a range does not suit them, or a source of synonyms is missing.
+    """
+    if isinstance(dataset.input, TextInput):
+        return _of_texts(params, dataset.input, dataset.train.raw_N)
+    return of_images(params, dataset.input)
+
+
+def _of_texts(params: AugmentParams, given: TextInput, texts: Any) -> dict[str, Any]:
+    assert isinstance(texts, Texts)
+    shares = {name: float(getattr(params, name)) for name in OF_TEXTS}
+    return {
+        "longest": given.longest,
+        "typical": given.typical,
+        "operations": {name: {"share": share} for name, share in shares.items() if share},
+        "synonyms": synonyms_of(texts) if params.synonyms or params.insert else {},
+        "left_out": {},
+        "seed": params.seed,
+    }
+
+
+def of_images(params: AugmentParams, given: ImageInput) -> dict[str, Any]:
+    """What BatchAugment applies: the operations that are on and suit such images.
 
     Ranges are those at strength 1, to either side. What was asked for but has no effect on such
     images stands in `left_out`, with the reason.
@@ -24,7 +50,7 @@ def resolve_policy(
     Raises:
         BadInput: the crop is larger than a quarter of the shorter side.
     """
-    height, width, channels = image_shape
+    height, width, channels = given.shape
     most = min(height, width) // 4
     if params.crop > most:
         raise BadInput(
@@ -34,9 +60,9 @@ def resolve_policy(
     asked = _operations(params)
     left_out = {name: "the images are grey" for name in COLOUR_ONLY if name in asked and channels == 1}
     return {
-        "image_shape": list(image_shape),
-        "channel_mean": channel_mean,
-        "channel_std": channel_std,
+        "image_shape": list(given.shape),
+        "channel_mean": given.channel_mean,
+        "channel_std": given.channel_std,
         "operations": {name: ranges for name, ranges in asked.items() if name not in left_out},
         "left_out": left_out,
         "seed": params.seed,

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.core.augmentation import synonyms
+from tasks.core.data.inputs import Input, TextInput
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """Keys of section `augment`, and what is tried for them; `needs_colour`: not on grey images."""
+    """Keys of section `augment`, and what is tried for them; `needs_colour`: not on grey images; `needs_wordnet`: where
+    that lies."""
 
     name: str
     values: dict[str, Any] = field(default_factory=dict)
     needs_colour: bool = False
+    needs_wordnet: bool = False
 
 
 OFF: dict[str, Any] = {
@@ -32,12 +37,30 @@ OFF: dict[str, Any] = {
     "erase": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
+    "synonyms": 0.0,
+    "insert": 0.0,
+    "swap": 0.0,
+    "delete": 0.0,
+    "shuffle_sentences": 0.0,
+    "token_dropout": 0.0,
 }
 
 
-def candidates(image_shape: tuple[int, int, int]) -> list[Candidate]:
-    """Those for images of `image_shape` (H, W, C), in the order in which they are tried."""
-    height, width, channels = image_shape
+OF_TEXTS = [
+    Candidate("unknown words", {"token_dropout": 0.1}),
+    Candidate("deletion", {"delete": 0.1}),
+    Candidate("synonyms", {"synonyms": 0.1}, needs_wordnet=True),
+    Candidate("swaps", {"swap": 0.1}),
+    Candidate("sentences in another order", {"shuffle_sentences": 0.5}),
+    Candidate("insertion of synonyms", {"insert": 0.1}, needs_wordnet=True),
+]
+
+
+def candidates(given: Input) -> list[Candidate]:
+    """Those for such examples, in the order in which they are tried."""
+    if isinstance(given, TextInput):
+        return [candidate for candidate in OF_TEXTS if not candidate.needs_wordnet or synonyms.folder()]
+    height, width, channels = given.shape
     every = [
         Candidate("shifts", {"crop": max(1, round(min(height, width) / 10))}),
         Candidate("flips, left and right", {"flip_horizontal": True}),

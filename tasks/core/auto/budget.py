@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tasks.core.data.inputs import Input
 from tasks.core.models.saved import mac_count
 
 # MACs that are as much work as one number that an operator puts out, forward and backward; and as starting one.
@@ -37,19 +38,18 @@ class Cost:
         return batch * image + PER_OPERATOR * self.operators
 
 
-def cost_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
-    """What `model` costs on images of `image_shape` (H, W, C)."""
-    height, width, channels = image_shape
+def cost_of(model: nn.Module, given: Input) -> Cost:
+    """What `model` costs on one example."""
     sizes: list[int] = []
     leaves = [module for module in model.modules() if not any(True for _ in module.children())]
     hooks = [leaf.register_forward_hook(_counting(sizes)) for leaf in leaves]
     training = model.training
     with torch.no_grad():
-        model.eval()(torch.zeros(1, channels, height, width))
+        model.eval()(torch.from_numpy(given.example()))
     model.train(training)
     for hook in hooks:
         hook.remove()
-    return Cost(mac_count(model, image_shape), sum(sizes), len(sizes))
+    return Cost(mac_count(model, given), sum(sizes), len(sizes))
 
 
 def _counting(sizes: list[int]) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -62,6 +62,7 @@ DENSE = {"quick": 1.2e12, "normal": 1.3e13, "thorough": 4e13}  # work of trainin
 SMALLEST_BATCH, LARGEST_BATCH = 16, 128
 STEPS, STEPS_AN_EPOCH = 1500, 24  # that a batch leaves, unless it is the smallest
 PASSES = (1, 200)  # over the images, at least and at most
+TEXT_PASSES = (1, 30)  # over texts, whose words a table learns by heart
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,10 @@ def batch_of(work: float, cost: Cost, images: int) -> int:
     return min(LARGEST_BATCH, max(SMALLEST_BATCH, 1 << fits.bit_length() - 1))
 
 
-def length(work: float, cost: Cost, images: int, batch: int | None = None) -> Length:
+def length(
+    work: float, cost: Cost, images: int, batch: int | None = None, most: tuple[int, int] = PASSES
+) -> Length:
     """What `work` pays for, but no more than anybody gains from; in batches of `batch`, or of what suits the work."""
-    least, most = PASSES
+    fewest, longest = most
     batch = batch or batch_of(work, cost, images)
-    return Length(batch, int(min(most, max(least, passes(work, cost, images, batch)))))
+    return Length(batch, int(min(longest, max(fewest, passes(work, cost, images, batch)))))

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tasks.core.auto.budget import DENSE, Cost, length
+from tasks.core.auto.budget import DENSE, PASSES, TEXT_PASSES, Cost, Length, length
 from tasks.core.auto.networks import PRETRAINED, RANDOM
 from tasks.core.auto.trials import Base, Outcome, Setting, Trials
 from tasks.core.common.progress import Progress
 from tasks.core.config.params import AugmentParams, TrainParams
 from tasks.core.config.params_file import Asked, parse
+from tasks.core.data.inputs import ImageInput, Input
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,11 @@ class TriedAugmentation:
 
 @dataclass
 class Draft:
-    """One params.yaml that is settled for `images` training images of `shape` (H, W, C)."""
+    """One params.yaml that is settled for so many examples for training, such as `given`."""
 
     asked: Asked
     trials: Trials
-    shape: tuple[int, int, int]
+    given: Input
     images: int
     progress: Progress
     sections: dict[str, dict[str, Any]] = field(init=False)
@@ -72,6 +73,11 @@ class Draft:
         self.sections = {section: dict(values) for section, values in self.asked.values.items()}
 
     # ---- values
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """H, W and C of images; None of texts."""
+        return self.given.shape if isinstance(self.given, ImageInput) else None
 
     def is_auto(self, key: str) -> bool:
         """Whether SECTION.KEY is left to the data."""
@@ -104,10 +110,14 @@ class Draft:
         params = parse(TrainParams, {**self.sections.get("train", {}), **(train or {})}, "train")
         augmented = parse(AugmentParams, {**self.sections.get("augment", {}), **(augment or {})}, "augment")
         if self.is_auto("train.epochs"):
-            epochs = length(self.work, self.trials.cost(params), self.images).epochs
+            epochs = self.length(self.work, self.trials.cost(params)).epochs
             params = params.model_copy(update={"epochs": epochs})
         weights = weights or self.sections.get("start", {}).get("weights", RANDOM)
         return Setting(params, augmented, weights == PRETRAINED)
+
+    def length(self, work: float, cost: Cost) -> Length:
+        """How long `work` trains a network of `cost` on all examples."""
+        return length(work, cost, self.images, most=PASSES if self.shape else TEXT_PASSES)
 
     def cost(self, setting: Setting) -> Cost:
         """Of its network."""

@@ -47,6 +47,12 @@ OWN = [Network(arch, width) for width in (16, 32, 64) for arch in ("convnet_smal
 EFFICIENT = [Network("mobilenet_v3_small"), Network("efficientnet_b0")]
 
 
+OF_TEXTS = [
+    *(Network("text_bag", width) for width in (16, 32, 64)),
+    *(Network("text_cnn", width) for width in (32, 64, 128)),
+]
+
+
 def portfolio(side: int, channels: int, weights: str | None) -> list[Network]:
     """Those that suit images whose shorter side has so many pixels.
 

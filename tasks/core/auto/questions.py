@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tasks.core.auto.augmentations import OFF, Candidate, candidates
+from tasks.core.auto.augmentations import OFF
 from tasks.core.auto.budget import LARGEST_BATCH, Cost
-from tasks.core.auto.draft import Draft, TriedAugmentation
+from tasks.core.auto.draft import Draft
 from tasks.core.auto.networks import (
     LEARNED_LR,
     LR,
+    OF_TEXTS,
     OWN,
     RANDOM,
     Network,
@@ -25,16 +26,11 @@ from tasks.core.auto.networks import (
 )
 from tasks.core.auto.trials import Base, Outcome, Setting
 
-# Shares of the work of the dense training: a trial of each side; of each network; of what augmentations go on from; of
-# each augmentation; of each learning rate.
-SIDE, NETWORK, BASE, AUGMENTATION, RATE = 0.08, 0.08, 0.3, 0.05, 0.16
+# Shares of the work of the dense training: a trial of each side; of each network; of what augmentations go on from.
+SIDE, NETWORK, BASE = 0.08, 0.08, 0.3
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
-OTHER_LRS = {"quick": (), "normal": (), "thorough": (1 / 3, 3)}  # and what is tried for it, in proportion
-QUICK = 4  # augmentations that a quick run tries
-# By how much the model may be worse with an augmentation that is used: standard errors, and a share of the loss. A trial
-# is too short for what it gives in the end, and sees nothing of what it gives on images of another origin.
-EQUAL, ALIKE = 1.0, 0.02
 BETTER = 2.0  # and a small network after as many passes as a large one
+VOCABULARY = {"quick": 20_000, "normal": 100_000, "thorough": 200_000}  # rows for words and pairs of words
 TRAIN = {
     "optimizer": "adamw",
     "schedule": "one_cycle",
@@ -51,34 +47,23 @@ def begin(draft: Draft) -> None:
         draft.choose(f"train.{key}", value, "AdamW and one cycle learn in few steps, whatever the data")
     draft.choose("train.lr", LR, "what trials start from")
     draft.choose("train.downscale", 1, "the images as they are")
+    draft.choose("train.vocabulary", VOCABULARY[draft.budget], f"by the budget {draft.budget}")
     draft.choose("start.weights", RANDOM, "what trials start from")
     for key, value in OFF.items():
         draft.choose(f"augment.{key}", value, "off: not tried")
 
 
-def most_trials(draft: Draft) -> int:
-    """How many trials the questions that are open take, at most."""
-    sides, networks, augmentations = (
-        len(options(draft)) for options in (open_downscales, open_networks, open_augmentations)
-    )
-    return (
-        (sides if sides > 1 else 0)
-        + networks
-        + (2 if networks > 1 else 0)
-        + (1 + augmentations if augmentations else 0)
-        + (1 + len(_other_lrs(draft)) if _other_lrs(draft) else 0)
-    )
-
-
 def open_downscales(draft: Draft) -> list[int]:
     """Those to choose from: that the budget pays for, at least the strongest."""
-    every = downscales(draft.shape) if draft.is_auto("train.downscale") else []
-    return [f for f in every if _affordable(draft, {**_smallest(draft), "downscale": f})] or every[-1:]
+    every = downscales(draft.shape) if draft.shape and draft.is_auto("train.downscale") else []
+    return [f for f in every if _affordable(draft, {**smallest(draft), "downscale": f})] or every[-1:]
 
 
-def _smallest(draft: Draft) -> dict[str, Any]:
+def smallest(draft: Draft) -> dict[str, Any]:
     """The network that learns most from little work, unless a person has chosen one."""
-    return OWN[0].values if draft.is_auto("train.arch") else {}
+    if not draft.is_auto("train.arch"):
+        return {}
+    return OWN[0].values if draft.shape else OF_TEXTS[0].values
 
 
 def _affordable(draft: Draft, train: Mapping[str, Any], learned: bool = False) -> bool:
@@ -87,18 +72,16 @@ def _affordable(draft: Draft, train: Mapping[str, Any], learned: bool = False) -
 
 def choose_downscale(draft: Draft) -> None:
     """Try the smallest network on images of each size."""
-    question, height_width = "input side", draft.shape[:2]
     factors = open_downscales(draft)
-    if not factors:
+    if not factors or draft.shape is None:
         return
+    question, height_width = "input side", draft.shape[:2]
     best, reason = factors[0], "the only side that suits the images and the budget"
     if len(factors) > 1:
         sides = {f: " x ".join(str(pixels // f) for pixels in height_width) for f in factors}
-        smallest = _smallest(draft)
+        least = smallest(draft)
         tried = {
-            f: draft.trial(
-                question, sides[f], draft.setting({**smallest, "downscale": f}, weights=RANDOM), SIDE
-            )
+            f: draft.trial(question, sides[f], draft.setting({**least, "downscale": f}, weights=RANDOM), SIDE)
             for f in factors
         }
         best = min(tried, key=lambda f: tried[f].loss)
@@ -112,6 +95,7 @@ def choose_downscale(draft: Draft) -> None:
 
 def _side(draft: Draft) -> int:
     """Pixels of the shorter side that networks see."""
+    assert draft.shape is not None
     return min(draft.shape[:2]) // int(draft.sections["train"].get("downscale", 1))
 
 
@@ -132,7 +116,12 @@ def open_networks(draft: Draft) -> list[Network]:
 def _variants(draft: Draft, network: Network) -> list[Network]:
     """A network on the images as they are seen by all, and on smaller ones where that makes sense."""
     reduced = 2 * int(draft.sections["train"].get("downscale", 1))
-    if network.learned and draft.is_auto("train.downscale") and reduced in downscales(draft.shape):
+    if (
+        draft.shape
+        and network.learned
+        and draft.is_auto("train.downscale")
+        and reduced in downscales(draft.shape)
+    ):
         return [network, replace(network, downscale=reduced)]
     return [network]
 
@@ -141,7 +130,7 @@ def _portfolio(draft: Draft) -> list[Network]:
     weights = (
         None if draft.is_auto("start.weights") else draft.sections.get("start", {}).get("weights", RANDOM)
     )
-    return portfolio(_side(draft), draft.shape[2], weights)
+    return portfolio(_side(draft), draft.shape[2], weights) if draft.shape else OF_TEXTS
 
 
 def _of(draft: Draft, network: Network) -> Setting:
@@ -185,7 +174,7 @@ def _compared(draft: Draft, best: Network, larger: Network) -> tuple[Network, Ou
     After equal work, of which a large network gets few passes, it looks worse than it will be in the end; and what is
     pressed out of it is better than a small one that was trained as long (Li et al. 2020, arXiv:2002.11794).
     """
-    question, base = "network, as many passes", _base(draft, _of(draft, larger))
+    question, base = "network, as many passes", base_of(draft, _of(draft, larger))
     large = draft.base_trial(question, str(larger), base)
     least, most = (_cost(draft, network).of_step(LARGEST_BATCH) for network in (best, larger))
     small = draft.base_trial(
@@ -219,7 +208,7 @@ def _cost(draft: Draft, network: Network) -> Cost:
     return draft.cost(_of(draft, network))
 
 
-def _base(draft: Draft, setting: Setting) -> Base:
+def base_of(draft: Draft, setting: Setting) -> Base:
     """What augmentations go on from."""
     return Base(setting, BASE * draft.work)
 
@@ -228,67 +217,6 @@ def _warn_of_chance(draft: Draft, outcome: Outcome) -> None:
     """Say so where even the best network knows no more than which class is most frequent."""
     if not _learns(draft, outcome):
         draft.notes.append(
-            f"the best network is right about {outcome.accuracy:.1%} of the images in its trial, no more than "
+            f"the best network is right about {outcome.accuracy:.1%} of the examples in its trial, no more than "
             f"naming the most frequent class may be ({draft.trials.chance:.1%}): what was chosen by trials tells little"
         )
-
-
-def open_augmentations(draft: Draft) -> list[Candidate]:
-    """Those of which no key was set by hand; of a quick run the first few."""
-    free = {key for key in OFF if draft.is_auto(f"augment.{key}")}
-    few = QUICK if draft.budget == "quick" else None
-    return [candidate for candidate in candidates(draft.shape)[:few] if set(candidate.values) <= free]
-
-
-def choose_augmentations(draft: Draft) -> None:
-    """Take each on top of those that were taken before it, unless it makes the model worse.
-
-    They are judged where they matter, on a network that has learned already: training goes on from it with and without
-    each. At its beginning nearly all of them are in the way, also those that lead to the best model. The smallest
-    network comes farthest for the same work.
-    """
-    asked, question = open_augmentations(draft), "augmentation"
-    if not asked:
-        return
-    smallest = _smallest(draft)
-    weights = RANDOM if smallest else None
-    alone = draft.setting(smallest, weights=weights)
-    base = _base(draft, alone)
-    best = draft.trial_on(base, question, "none of them", alone, AUGMENTATION)
-    for candidate in asked:
-        setting = draft.setting(smallest, candidate.values, weights)
-        outcome = draft.trial_on(base, question, candidate.name, setting, AUGMENTATION, best)
-        gain, error = outcome.gain_on(best)
-        taken = gain > -min(EQUAL * error, ALIKE * best.loss)
-        reason = f"{candidate.name}: cross-entropy {-gain:+.3f} in a trial (standard error {error:.3f})"
-        for key, value in candidate.values.items():
-            draft.choose(f"augment.{key}", value if taken else OFF[key], reason)
-        if taken:
-            best = outcome
-            draft.mark(question, candidate.name)
-        values, gave = {**OFF, **candidate.values}, f"cross-entropy {-gain:+.3f} ± {error:.3f}"
-        draft.augmentations.append(TriedAugmentation(candidate.name, values, taken, gave))
-
-
-def _other_lrs(draft: Draft) -> list[float]:
-    if not draft.is_auto("train.lr"):
-        return []
-    return [round(float(draft.sections["train"]["lr"]) * factor, 6) for factor in OTHER_LRS[draft.budget]]
-
-
-def choose_lr(draft: Draft) -> None:
-    """The usual one, unless another one is better."""
-    question = "learning rate"
-    others = _other_lrs(draft)
-    if not others:
-        return
-    usual = best = float(draft.sections["train"]["lr"])
-    compared = draft.trial(question, f"{usual:g}", draft.setting(), RATE)
-    least = compared.loss
-    for lr in others:
-        outcome = draft.trial(question, f"{lr:g}", draft.setting({"lr": lr}), RATE, compared)
-        gain, error = outcome.gain_on(compared)
-        if gain > error and outcome.loss < least:
-            best, least = lr, outcome.loss
-    draft.mark(question, f"{best:g}")
-    draft.choose("train.lr", best, f"the best of {1 + len(others)} in trials")

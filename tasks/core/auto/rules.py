@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.core.auto.budget import Cost, Length, length
+from tasks.core.auto.budget import Cost, Length
 from tasks.core.auto.draft import Draft
 from tasks.core.auto.networks import LR
 
@@ -41,7 +41,7 @@ def follow(draft: Draft) -> None:
     """Choose all of it."""
     now = draft.setting()
     cost, images = draft.cost(now), draft.images
-    dense = length(draft.work, cost, images)
+    dense = draft.length(draft.work, cost)
     why = f"{_words(cost, dense, images)}, which the budget {draft.budget} pays for"
     draft.choose("train.epochs", dense.epochs, why)
     why = f"leaves {images // dense.batch_size} steps an epoch"
@@ -63,7 +63,7 @@ def follow(draft: Draft) -> None:
     draft.choose(
         "prune.distill_weight", 0.0, "more epochs are worth more than a teacher, which takes as long"
     )
-    qat = length(draft.work * QAT, cost, images)
+    qat = draft.length(draft.work * QAT, cost)
     draft.choose("quantize.qat_epochs", qat.epochs, f"{QAT:g} of the work of the dense training")
     draft.choose("quantize.qat_batch_size", qat.batch_size, "as in train")
     draft.choose("quantize.qat_lr", _scaled(QAT_LR, qat), "in proportion to the batch")

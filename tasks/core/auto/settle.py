@@ -5,14 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.core.auto.draft import Draft
-from tasks.core.auto.questions import (
-    begin,
-    choose_augmentations,
-    choose_downscale,
-    choose_lr,
-    choose_network,
-    most_trials,
-)
+from tasks.core.auto.questions import begin, choose_downscale, choose_network
+from tasks.core.auto.refinements import choose_augmentations, choose_lr, most_trials
 from tasks.core.auto.rules import follow
 from tasks.core.auto.trials import Trials
 from tasks.core.common.progress import Progress
@@ -32,7 +26,7 @@ def settle(asked: Asked, dataset: Dataset, journal: Path) -> Draft:
     """
     with world() as ranks, Progress("recipe", 0) as progress:
         trials = Trials(dataset, ranks, journal, asked.pipeline.recipe.seed)
-        draft = Draft(asked, trials, dataset.image_shape, len(dataset.train), progress)
+        draft = Draft(asked, trials, dataset.input, len(dataset.train), progress)
         begin(draft)
         progress.expect(most_trials(draft))
         choose_downscale(draft)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.augment import Augment, augment_of
 from tasks.core.augmentation.policy import resolve_policy
 from tasks.core.auto.budget import Cost, batch_of, cost_of, passes
 from tasks.core.common.errors import StageFailed
@@ -29,11 +29,12 @@ from tasks.core.config.params import AugmentParams, TrainParams
 from tasks.core.data.dataset import Dataset, Split
 from tasks.core.distributed.world import World, thread_count
 from tasks.core.evaluation.calibration import cross_entropy, temperature
-from tasks.core.models.architectures import build, published
+from tasks.core.models.architectures import published
 from tasks.core.models.saved import load_model, save_model
+from tasks.core.models.spec import Spec
 from tasks.core.models.transfer import take_over
 from tasks.core.training.loop import epochs, predict
-from tasks.core.training.recipes import recipe_of, spec_of
+from tasks.core.training.recipes import new_network, recipe_of, spec_of
 
 ENOUGH = 500  # validation images: with fewer, trials are cross-validated
 MOST = 1000  # images that a trial is judged by
@@ -95,6 +96,7 @@ class Trials:
         self._dataset, self._world, self._journal, self._seed = dataset, world, journal, seed
         self._folds = list(_folds(dataset, seed))
         self.images = len(self._folds[0][0])
+        self._costs: dict[Spec, Cost] = {}
 
     @property
     def chance(self) -> float:
@@ -110,7 +112,10 @@ class Trials:
 
     def cost(self, train: TrainParams) -> Cost:
         """Of the network that `train` describes."""
-        return cost_of(build(spec_of(train, self._dataset)), self._dataset.image_shape)
+        spec = spec_of(train, self._dataset)
+        if spec not in self._costs:
+            self._costs[spec] = cost_of(new_network(train, self._dataset), self._dataset.input)
+        return self._costs[spec]
 
     def run(self, setting: Setting, work: float) -> Outcome:
         """Train for `work`, and predict the images that were held out."""
@@ -141,7 +146,7 @@ class Trials:
         logits, labels = [], []
         try:
             for fold, (_, held_out) in enumerate(self._folds):
-                logits.append(predict(trained(fold), held_out, plan.augment.mean, plan.augment.std).numpy())
+                logits.append(predict(trained(fold), held_out, plan.augment.input).numpy())
                 labels.append(np.asarray(held_out.labels_N))
         except StageFailed:  # diverged
             outcome = Outcome(0.0, np.full(self.judged_by, np.inf), plan.params.epochs, plan.images)
@@ -178,15 +183,14 @@ class Trials:
         return passes(work, cost, self.images, batch) * self.images, batch
 
     def _plan(self, setting: Setting, length: int, batch: int, images: int) -> _Plan:
-        about = (self._dataset.image_shape, self._dataset.channel_mean, self._dataset.channel_std)
-        policy = resolve_policy(setting.augment, *about)
+        policy = resolve_policy(setting.augment, self._dataset)
         changes = {"epochs": max(1, length), "batch_size": min(batch, images), "early_stopping": 0}
         params = setting.train.model_copy(update=changes)
-        return _Plan(params, BatchAugment(policy, params.augment_strength), images)
+        return _Plan(params, augment_of(policy, params.augment_strength), images)
 
     def _begun(self, setting: Setting) -> nn.Module:
         torch.manual_seed(setting.train.seed)
-        model = build(spec_of(setting.train, self._dataset))
+        model = new_network(setting.train, self._dataset)
         if setting.pretrained:
             take_over(model, _published(setting.train.arch))
         return model
@@ -203,7 +207,7 @@ class Trials:
     def _train(self, model: nn.Module, plan: _Plan, fold: int) -> nn.Module:
         """`model`, after it has learned from images that a fold does not hold out."""
         train = _part(self._folds[fold][0], plan.images, self._seed)
-        few = replace(train, images_NHWC=train.images_NHWC[:1], labels_N=train.labels_N[:1])
+        few = train.taken(slice(1))
         classes = len(self._dataset.classes)
         for _ in epochs(model, recipe_of(plan.params), train, few, plan.augment, classes, self._world):
             pass
@@ -215,7 +219,7 @@ class _Plan:
     """How a trial is trained: params with the length and the batch that it pays for, on so many images."""
 
     params: TrainParams
-    augment: BatchAugment
+    augment: Augment
     images: int
 
 
@@ -237,26 +241,18 @@ def _folds(dataset: Dataset, seed: int) -> Sequence[tuple[Split, Split]]:
     train, val = dataset.train, dataset.val
     draws = np.random.default_rng(seed)
     if len(val) >= ENOUGH:
-        return [(train, _taken(val, np.sort(draws.permutation(len(val))[:MOST])))]
-    pool = Split(
-        np.concatenate([train.images_NHWC, val.images_NHWC]),
-        np.concatenate([train.labels_N, val.labels_N]),
-        train.sampling,
-    )
+        return [(train, val.taken(np.sort(draws.permutation(len(val))[:MOST])))]
+    pool = train.joined(val)
     # Stratified: the images of each class are dealt out in turn.
     order = draws.permutation(len(pool))
     order = order[np.argsort(pool.labels_N[order], kind="stable")]
     fold_N = np.empty(len(pool), np.intp)
     fold_N[order] = np.arange(len(pool)) % FOLDS
-    return [(_taken(pool, fold_N != i), _taken(pool, fold_N == i)) for i in range(FOLDS)]
-
-
-def _taken(split: Split, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Split:
-    return replace(split, images_NHWC=split.images_NHWC[rows], labels_N=np.asarray(split.labels_N[rows]))
+    return [(pool.taken(fold_N != i), pool.taken(fold_N == i)) for i in range(FOLDS)]
 
 
 def _part(train: Split, images: int, seed: int) -> Split:
     """The same random part of `train` each time."""
     if images >= len(train):
         return train
-    return _taken(train, np.sort(np.random.default_rng(seed).permutation(len(train))[:images]))
+    return train.taken(np.sort(np.random.default_rng(seed).permutation(len(train))[:images]))

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from torch import Tensor, nn
 
 from tasks.core.common.progress import Progress
-from tasks.core.data.dataset import Split, balanced
+from tasks.core.data.dataset import balanced
 from tasks.core.models.saved import is_rectified, rectify, smooth_activations
 from tasks.core.pruning.blocks import Block, find_blocks, gate_means, take_out
 from tasks.core.pruning.channels import Groups, find_groups
@@ -37,11 +38,12 @@ from tasks.core.quantization.static import (
     depthwise,
     layer_losses,
     quantize_static,
-    quantize_weights,
 )
+from tasks.core.quantization.stored import quantize_weights
 from tasks.core.runtime.export import export, refill
+from tasks.core.runtime.graphs import network_input
 from tasks.core.runtime.latency import Latency, compare, interleaved
-from tasks.core.runtime.session import predict, session
+from tasks.core.runtime.session import feed, predict, session
 from tasks.core.training.batchnorm import recalibrate
 
 TRIAL_CALIBRATION_IMAGES = 64
@@ -112,32 +114,29 @@ class Bench:
     ) -> None:
         self.network, self.source = network, source
         dataset = source.dataset
-        self.groups: Groups = find_groups(network, dataset.image_shape, round_to)
+        self.groups: Groups = find_groups(network, dataset.input, round_to)
         self._scores = {c: self._scored(c, seed) for c in criteria}
-        self.blocks: list[Block] = find_blocks(network, source.graph, dataset.image_shape)
-        self._gates = gate_means(
-            network, self.blocks, dataset.train, dataset.channel_mean, dataset.channel_std
-        )
+        example = torch.from_numpy(network_input(np.array(dataset.val.x_N[:2]), dataset.input))
+        self.blocks: list[Block] = find_blocks(network, source.graph, example)
+        self._gates = gate_means(network, self.blocks, dataset.train, dataset.input)
         rows = balanced(dataset.val.labels_N, images, seed)
-        self._val = Split(np.ascontiguousarray(dataset.val.images_NHWC[rows]), dataset.val.labels_N[rows])
+        self._val = dataset.val.taken(rows)
         self.dense = source.file(source.graph)
         self._dense_run = session(self.dense, 1)
         quick = source.params.model_copy(update={"calibration_images": TRIAL_CALIBRATION_IMAGES})
         self._quick = dataclasses.replace(source, params=quick)
 
     def _scored(self, criterion: str, seed: int) -> dict[str, Tensor]:
-        source = self.source
-        mean, std = source.dataset.channel_mean, source.dataset.channel_std
-        gradients = None
+        dataset, gradients = self.source.dataset, None
         if criterion == "taylor":
-            gradients = loss_gradients(self.network, source.dataset.train, mean, std)
+            gradients = loss_gradients(self.network, dataset.train, dataset.input)
         return score(self.network, self.groups, criterion, gradients, seed)
 
     @cached_property
     def ranked(self) -> list[str]:
         """The layers that can be quantized, those that lose most in int8 first; depthwise ones are apart."""
         apart = {classifier(self.source.graph), *depthwise(self.source.graph)}
-        losses = layer_losses(self._quick.calibrated, self._quick.images_NHWC[:RANKED_IMAGES])
+        losses = layer_losses(self._quick.calibrated, self._quick.x_N[:RANKED_IMAGES])
         return [name for name in losses if name not in apart]
 
     @cached_property
@@ -148,7 +147,7 @@ class Bench:
     def _rectified_graph(self) -> onnx.ModelProto:
         network = copy.deepcopy(self.network)
         rectify(network)
-        return export(network, self.source.dataset.image_shape)
+        return export(network, self.source.dataset.input)
 
     @cached_property
     def has_depthwise(self) -> bool:
@@ -162,7 +161,7 @@ class Bench:
         take_out(network, [block for block in self.blocks if block.name in design.without], self._gates)
         prune_channels(network, self.groups, self._scores[design.criterion], design.ratios)
         dataset = self.source.dataset
-        recalibrate(network, dataset.train, dataset.channel_mean, dataset.channel_std, RECALIBRATION_IMAGES)
+        recalibrate(network, dataset.train, dataset.input, RECALIBRATION_IMAGES)
         return network
 
     def source_of(self, network: nn.Module, quick: bool = False) -> Source:
@@ -196,16 +195,16 @@ class Bench:
 
     def measured(self, content: bytes) -> Worth:
         """What a file is worth."""
-        right_N = predict(session(content, 2), self._val.images_NHWC).argmax(1) == self._val.labels_N
+        right_N = predict(session(content, 2), self._val.raw_N).argmax(1) == self._val.labels_N
         timed = self._time(content)
         return Worth(float(right_N.mean()), timed.p50_ms, timed.speedup, len(content))
 
     def _time(self, content: bytes) -> Latency:
         """Of a file, in turn with the dense graph: one image on one thread."""
-        image = {"image": self._val.images_NHWC[:1]}
+        sessions = {"dense": self._dense_run, "design": session(content, 1)}
         calls = {
-            "dense": partial(self._dense_run.run, None, image),
-            "design": partial(session(content, 1).run, None, image),
+            name: partial(run.run, None, feed(run, self._val.typical(1).raw_N))
+            for name, run in sessions.items()
         }
         for call in calls.values():
             call()

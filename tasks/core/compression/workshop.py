@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.augment import Augment
 from tasks.core.common.files import staged
 from tasks.core.common.progress import Progress
 from tasks.core.compression.designs import Bench
@@ -55,7 +55,7 @@ class Workshop:
     """
 
     asked: Pipeline
-    augment: BatchAugment
+    augment: Augment
     bench: Bench
     spec: Spec
     folder: Path
@@ -131,7 +131,7 @@ class Workshop:
 
     def _right_N(self, content: bytes) -> NDArray[np.bool_]:
         val = self.bench.source.dataset.val
-        right_N: NDArray[np.bool_] = predict(session(content, 1), val.images_NHWC).argmax(1) == val.labels_N
+        right_N: NDArray[np.bool_] = predict(session(content, 1), val.raw_N).argmax(1) == val.labels_N
         return right_N
 
     def _within(self, lost: Loss) -> bool:

@@ -39,9 +39,17 @@ class IngestParams(Params):
     """Where the data are and how they become packed arrays."""
 
     source: str = Field(min_length=1)
-    """IDX files, or a folder CLASS/*.png, with or without train/ val/ test/ above, or a zip or tar of one"""
+    """IDX files, or a folder CLASS/*.png, with or without train/ val/ test/ above, or a zip or tar of one; of texts a CSV, TSV, JSON, JSON lines or Parquet file, or a folder of train, val and test"""
     labels: str | None = None
     """a CSV or JSON file in the source, of file names and labels; none: metadata.csv if it is there, else folders"""
+    text: str | None = Field(default=None, min_length=1)
+    """the column of the texts; none: by its name (text, sentence, review, …), else the one with the longest texts"""
+    label: str | None = Field(default=None, min_length=1)
+    """the column of a text's label; none: by its name (label, class, category, …), else the one with the fewest values"""
+    encoding: str = Field(default="auto", min_length=1)
+    """of a table of texts, such as cp1252; auto: UTF-8, or UTF-16 by its mark"""
+    max_tokens: Literal["auto"] | Annotated[int, Field(ge=4, le=4096)] = "auto"
+    """of a text; what stands behind them is not seen; auto: enough for 99 of 100 texts, at most 256"""
     groups: Annotated[int, Field(ge=1)] | str | None = None
     """what must stay in one split: 1: images of one folder, 2: of the one above; a regular expression of paths; column:NAME of the labels' table"""
     size: Literal["auto"] | Annotated[int, Field(ge=8, le=512)] = "auto"
@@ -106,6 +114,18 @@ class AugmentParams(Params):
     """alpha of the Beta distribution that blends two images (arXiv:1710.09412); 0: off"""
     cutmix: Annotated[NonNegative, AUTO] = 0.0
     """likewise, pasting a rectangle (arXiv:1905.04899); 0: off"""
+    synonyms: Annotated[Fraction, AUTO] = 0.0
+    """of texts: share of the words that become a synonym (WordNet)"""
+    insert: Annotated[Fraction, AUTO] = 0.0
+    """share of the words of which a synonym is put somewhere"""
+    swap: Annotated[Fraction, AUTO] = 0.0
+    """share of the words that change places"""
+    delete: Annotated[Fraction, AUTO] = 0.0
+    """share of the words that are left out"""
+    shuffle_sentences: Annotated[Fraction, AUTO] = 0.0
+    """share of the texts whose sentences stand in another order"""
+    token_dropout: Annotated[Fraction, AUTO] = 0.0
+    """share of the words that become unknown"""
     seed: int = 0
     """of the contact sheet"""
 
@@ -123,9 +143,11 @@ class TrainParams(Params):
     """The dense model and how it is trained; `batch_size` is global, whatever the ranks."""
 
     arch: Annotated[str, Field(pattern=r"^[a-z0-9_./]+$"), AUTO] = "resnet_small"
-    """resnet_small, convnet_small (max pooling), a classifier of torchvision (efficientnet_b0, convnext_tiny, …), or timm/NAME"""
+    """resnet_small, convnet_small (max pooling), a classifier of torchvision (efficientnet_b0, convnext_tiny, …), or timm/NAME; of texts text_bag, text_cnn"""
     width: Annotated[int, Field(ge=8, le=256), AUTO] = 32
-    """channels of the first stage of resnet_small and convnet_small"""
+    """channels of the first stage of resnet_small and convnet_small; numbers that a word has in networks of texts"""
+    vocabulary: Annotated[int, Field(ge=16, le=2_000_000), AUTO] = 50_000
+    """of texts: words, and for text_bag pairs of words, that have a row of their own, at most"""
     downscale: Annotated[int, Field(ge=1, le=16), AUTO] = 1
     """the network sees the mean of so many by so many pixels as one; inside the graph"""
     batch_norm: bool = True

@@ -6,7 +6,6 @@ Shapes: N images, H high, W wide, C channels (1 grey, 3 RGB).
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ import numpy.typing as npt
 
 from tasks.core.common.errors import BadInput
 from tasks.core.common.files import read_json
+from tasks.core.data.inputs import ImageInput, Input, TextInput
+from tasks.core.data.texts import Rows, Texts, Tokens, open_texts
 
 FEW = 1000  # images that a part for searching holds at least, if there are so many
 
@@ -24,19 +25,51 @@ FEW = 1000  # images that a part for searching holds at least, if there are so m
 class Split:
     """One of train, val and test. Read-only; a slice copies only what it touches.
 
-    `sampling` is how images are drawn from it: uniform, each once; or balanced, every class equally often, rare
-    images many times. What a network learns from and what its statistics are computed on are drawn alike.
+    `raw_N` is what the graph of a file takes: images, uint8 [N, H, W, C], or texts; `tokens_N` are those of the texts.
+    `sampling` is how examples are drawn: uniform, each once; or balanced, every class equally often, rare ones many times.
+    What a network learns from and what its statistics are computed on are drawn alike.
     """
 
-    images_NHWC: npt.NDArray[np.uint8]
+    raw_N: npt.NDArray[np.uint8] | Texts
     labels_N: npt.NDArray[np.int64]
     sampling: str = "uniform"
+    tokens_N: Tokens | None = None
+
+    @property
+    def x_N(self) -> Any:
+        """What `Dataset.input` makes the input of a network from: images, or tokens."""
+        return self.raw_N if self.tokens_N is None else self.tokens_N
+
+    def taken(self, rows: Rows) -> Split:
+        """Those examples alone."""
+        return replace(
+            self,
+            raw_N=self.raw_N[rows],
+            labels_N=np.asarray(self.labels_N[rows]),
+            tokens_N=None if self.tokens_N is None else self.tokens_N[rows],
+        )
+
+    def typical(self, count: int) -> Split:
+        """Examples to take the time with: the first images, or the texts whose length is nearest to the median."""
+        if self.tokens_N is None:
+            return self.taken(slice(count))
+        lengths_N = self.tokens_N.lengths_N
+        return self.taken(np.argsort(np.abs(lengths_N - np.median(lengths_N)), kind="stable")[:count])
+
+    def joined(self, other: Split) -> Split:
+        """The examples of both."""
+        labels_N = np.concatenate([self.labels_N, other.labels_N])
+        if isinstance(self.raw_N, Texts):
+            assert isinstance(other.raw_N, Texts) and self.tokens_N is not None and other.tokens_N is not None
+            texts, tokens = self.raw_N.joined(other.raw_N), self.tokens_N.joined(other.tokens_N)
+            return replace(self, raw_N=texts, labels_N=labels_N, tokens_N=tokens)
+        return replace(self, raw_N=np.concatenate([self.raw_N, other.raw_N]), labels_N=labels_N)
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def drawn(self, count: int, draws: np.random.Generator) -> npt.NDArray[np.intp]:
-        """Indices of `count` images, at most as many as there are, in random order."""
+        """Indices of `count` examples, at most as many as there are, in random order."""
         labels_N = np.asarray(self.labels_N)
         if self.sampling == "balanced":
             share_N = 1 / np.bincount(labels_N)[labels_N]
@@ -48,31 +81,15 @@ class Split:
 class Dataset:
     """The three splits and what is known of them all.
 
-    Labels index `classes`. `image_shape` is (H, W, C); `channel_mean` and `channel_std` are of the
-    training images, one number a channel, with pixels in 0..1. `digest` is a SHA-256 over the arrays.
+    Labels index `classes`; `input` is what networks take. `digest` is a SHA-256 over the arrays.
     """
 
     classes: list[str]
-    image_shape: tuple[int, int, int]
-    channel_mean: list[float]
-    channel_std: list[float]
+    input: Input
     digest: str
     train: Split
     val: Split
     test: Split
-
-
-def pixel_scale(mean: list[float], std: list[float]) -> tuple[int, float]:
-    """The one `zero` (a grey level) and `scale` with which all channels are normalised.
-
-    `mean` and `std` are one number a channel for pixels in 0..1. Because zero is a whole grey level
-    and no channel has its own, an image is already what quantization calls a uint8 tensor with a
-    zero point and a scale: an int8 graph takes it as it is, and a float one needs one operator.
-    Batch norm, which follows, sees to the channels' differences. Without any variation scale is 0.
-    """
-    zero = round(255 * sum(mean) / len(mean))
-    variance = sum(s * s + (m - zero / 255) ** 2 for m, s in zip(mean, std, strict=True)) / len(mean)
-    return zero, 1 / (255 * math.sqrt(variance)) if variance else 0.0
 
 
 def open_dataset(folder: Path, sampling: str = "uniform") -> Dataset:
@@ -83,15 +100,17 @@ def open_dataset(folder: Path, sampling: str = "uniform") -> Dataset:
     """
     try:
         about = read_json(folder / "dataset.json")
-        height, width, channels = about["image_shape"]
-        shape = (height, width, channels)
-        splits = {name: _open_split(folder, name, shape) for name in ("train", "val", "test")}
+        given: Input
+        if about.get("kind") == "texts":
+            given = TextInput(about["longest"], about["typical"])
+        else:
+            height, width, channels = about["image_shape"]
+            given = ImageInput((height, width, channels), about["channel_mean"], about["channel_std"])
+        splits = {name: _open_split(folder, name, given) for name in ("train", "val", "test")}
         splits["train"] = replace(splits["train"], sampling=sampling)
         return Dataset(
             classes=about["classes"],
-            image_shape=shape,
-            channel_mean=about["channel_mean"],
-            channel_std=about["channel_std"],
+            input=given,
             digest=about["digest"],
             **splits,
         )
@@ -117,16 +136,21 @@ def subset(train: Split, fraction: float, seed: int) -> Split:
     total = len(train.labels_N)
     count = max(min(total, FEW), round(total * fraction))
     rows = np.sort(np.random.default_rng(seed).permutation(len(train.labels_N))[:count])
-    return replace(train, images_NHWC=train.images_NHWC[rows], labels_N=np.asarray(train.labels_N[rows]))
+    return train.taken(rows)
 
 
-def _open_split(folder: Path, name: str, shape: tuple[int, int, int]) -> Split:
-    images_NHWC = _open_array(folder / f"{name}_images.npy", np.uint8)
+def _open_split(folder: Path, name: str, given: Input) -> Split:
     labels_N = _open_array(folder / f"{name}_labels.npy", np.int64)
-    if images_NHWC.shape != (len(labels_N), *shape):
+    if isinstance(given, TextInput):
+        texts, tokens = open_texts(folder, name)
+        if not len(texts) == len(tokens) == len(labels_N):
+            raise BadInput(f"{folder / name}_texts.npy: does not fit the labels; run the stage ingest again")
+        return Split(texts, labels_N, tokens_N=tokens)
+    images_NHWC = _open_array(folder / f"{name}_images.npy", np.uint8)
+    if images_NHWC.shape != (len(labels_N), *given.shape):
         raise BadInput(
             f"{folder / name}_images.npy: shape {images_NHWC.shape} does not fit {len(labels_N)} labels "
-            f"of images {shape}; run the stage ingest again"
+            f"of images {given.shape}; run the stage ingest again"
         )
     return Split(images_NHWC, labels_N)
 

@@ -38,7 +38,8 @@ class Near:
 
     Attributes:
         pairs: split and row of an image held out, row of the image for training, correlation; the nearest first.
-        threshold: correlation from which on two images are near.
+        threshold: correlation from which on two examples are near.
+        measure: what does so by that much, in words.
         false_alarms: share of the images looked at that are as near to an image of another class.
         looked_at: images held out that were compared.
     """
@@ -47,6 +48,7 @@ class Near:
     threshold: float
     false_alarms: float
     looked_at: int
+    measure: str = "grey pixels correlate"
 
     def count(self, split: int) -> int:
         """Images of a split that have a near-duplicate for training."""

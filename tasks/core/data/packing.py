@@ -19,12 +19,6 @@ import numpy.typing as npt
 from tasks.core.data.sources import OPEN, SPLITS, TRAIN
 
 UNUSABLE, CONFLICT, WITHIN, ACROSS, SCATTERED = -2, -3, -4, -5, -6
-REASONS = {
-    CONFLICT: "same pixels under two labels",
-    WITHIN: "duplicate in the same split",
-    ACROSS: "duplicate of an image in another split",
-    SCATTERED: "of a group that stands in another split",
-}
 RULES = [
     "Images are duplicates when all pixels are equal, after decoding and resizing.",
     "Duplicates under different labels are all left out, since nothing says which label is right.",

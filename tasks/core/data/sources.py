@@ -100,16 +100,17 @@ def show(name: bytes) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda c: repr(c.group())[1:-1], text)
 
 
-def check_classes(classes: list[str], source: Path, left_out: LeftOut) -> None:
+def check_classes(classes: list[str], source: Path, left_out: LeftOut, one: str = "image") -> None:
     """Raises BadInput when there are fewer than two, or too many for a table of what is confused with what."""
     if not classes:
         passed_over = f" (passed over: {left_out})" if left_out.counts else ""
-        raise BadInput(f"{source}: no image in a class folder, and no IDX files{passed_over}")
+        where = "image in a class folder, and no IDX files" if one == "image" else f"{one} with a label"
+        raise BadInput(f"{source}: no {where}{passed_over}")
     if len(classes) == 1:
-        raise BadInput(f"{source}: only one class, {classes[0]}, has images; two are needed at least")
+        raise BadInput(f"{source}: only one class, {classes[0]}, has {one}s; two are needed at least")
     if len(classes) > MOST_CLASSES:
         raise BadInput(
-            f"{source}: {len(classes):,} classes, and at most {MOST_CLASSES:,} are taken: is each image a class?"
+            f"{source}: {len(classes):,} classes, and at most {MOST_CLASSES:,} are taken: is each {one} a class?"
         )
 
 

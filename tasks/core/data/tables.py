@@ -71,6 +71,18 @@ def tables_of(folder: Path, labels: str | None) -> list[Path]:
     return []
 
 
+def lists_images(table: Path) -> bool:
+    """Whether a table names files that lie beside it, or has a column called as such columns are; else it holds texts."""
+    try:
+        frame = _read(table)
+    except BadInput:
+        return False  # whoever reads it as texts says what is wrong
+    if {str(name).strip().lower() for name in frame.columns} & {*FILES[:6]}:
+        return True
+    first = [str(value) for name in frame.columns for value in (name, *frame[name].head(20))]
+    return any(len(value) < 256 and (table.parent / value).is_file() for value in first if value)
+
+
 def find_listed(folder: Path, tables: list[Path], group_column: str | None = None) -> Found:
     """The images of `folder` that `tables` list, with their labels, splits and groups.
 

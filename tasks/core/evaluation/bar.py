@@ -1,4 +1,4 @@
-"""The bar: how much accuracy a candidate may lose, and how that is told, from many images or from few."""
+"""The bar: how much accuracy a candidate may lose, and how that is told, from many examples or from few."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FEWEST = 5  # images lost and none gained that are no chance: the sign test's one-sided p is 1/32
+FEWEST = 5  # examples lost and none gained that are no chance: the sign test's one-sided p is 1/32
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Accuracy that a candidate loses against the reference on the same images, in points; negative when it gains.
+    """Accuracy that a candidate loses against the reference on the same examples, in points; negative when it gains.
 
     Attributes:
         points: the loss.
@@ -27,17 +27,17 @@ class Loss:
 
 @dataclass(frozen=True)
 class Bar:
-    """What a candidate may lose on the validation images: at most `max_drop_points` at the upper end of the 95 %
-    interval. Where there are too few images for that ever to be seen, the loss itself may be as much, give or take one
+    """What a candidate may lose on the validation examples: at most `max_drop_points` at the upper end of the 95 %
+    interval. Where there are too few examples for that ever to be seen, the loss itself may be as much, give or take one
     standard error (the rule of Breiman et al. 1984).
 
     Attributes:
         max_drop_points: of accuracy.
-        images: for validation.
+        examples: for validation.
     """
 
     max_drop_points: float
-    images: int
+    examples: int
 
     @property
     def needed(self) -> float:
@@ -46,16 +46,16 @@ class Bar:
 
     @property
     def resolvable_points(self) -> float:
-        """The smallest loss that can be told from none on these images."""
-        return 100 * FEWEST / self.images
+        """The smallest loss that can be told from none on these examples."""
+        return 100 * FEWEST / self.examples
 
     @property
     def provable(self) -> bool:
-        """Whether the images suffice for the interval to decide; a bar of 0 asks for it, whatever they can tell."""
-        return self.images >= self.needed
+        """Whether the examples suffice for the interval to decide; a bar of 0 asks for it, whatever they can tell."""
+        return self.examples >= self.needed
 
     def passes(self, loss: Loss) -> bool:
-        """Whether a candidate with this loss on the validation images is within the bar."""
+        """Whether a candidate with this loss on the validation examples is within the bar."""
         if self.provable:
             return loss.high <= self.max_drop_points
         return loss.points <= self.max_drop_points + loss.error

@@ -1,4 +1,5 @@
-"""What simple classifiers make of the same images, reduced to a few pixels: the least that a network must beat.
+"""What simple classifiers make of the same examples: images reduced to a few pixels, texts as counts of their words. The
+least that a network must beat.
 
 s: side after reduction, D: numbers an image, K: classes, B: baselines.
 """
@@ -14,25 +15,67 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import MultinomialNB
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from tasks.core.data.dataset import Split
+from tasks.core.data.texts import Texts
 
 SIDE = 16  # pixels, at most
+WORD = r"(?u)\b\w+\b"  # one letter is a word, too
+MOST_FEATURES, INVERSE_PENALTY = 200_000, 10.0  # of logistic regression on texts
 COMPONENTS = 64  # that logistic regression sees, at most
 TREES, FOREST_BYTES = 100, 1e9
 _CHUNK = 1000  # images in memory at once
 
 
+def features(split: Split) -> Any:
+    """What the classifiers of `fitted` take."""
+    return np.asarray(split.raw_N) if isinstance(split.raw_N, Texts) else reduced(split.raw_N)
+
+
 def fitted(train: Split, most: int, seed: int) -> Iterator[tuple[str, Any]]:
-    """Each baseline's name, and the classifier that has learned up to `most` images of `train`."""
+    """Each baseline's name, and the classifier that has learned up to `most` examples of `train`."""
     rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:most])
-    x_ND, labels_N = reduced(train.images_NHWC, rows), np.asarray(train.labels_N)[rows]
-    classifiers = {
+    labels_N = np.asarray(train.labels_N)[rows]
+    if isinstance(train.raw_N, Texts):
+        x, made = np.asarray(train.raw_N[rows]), _of_texts()
+    else:
+        x = reduced(train.raw_N, rows)
+        made = _of_images(x, labels_N, seed)
+    with threadpool_limits(1), warnings.catch_warnings():  # sums depend on how many threads share them
+        # That it has not converged, or that a pixel is the same everywhere, makes no baseline useless.
+        warnings.filterwarnings("ignore", module="sklearn")
+        for name, classifier in made.items():
+            yield name, classifier.fit(x, labels_N)
+
+
+def _of_texts() -> dict[str, Any]:
+    """Naive Bayes on counts of words, and logistic regression on TF-IDF of words and pairs of words (Wang and Manning 2012,
+    "Baselines and bigrams")."""
+    return {
+        "majority": DummyClassifier(),
+        "naive Bayes": make_pipeline(CountVectorizer(min_df=1, token_pattern=WORD), MultinomialNB(alpha=0.5)),
+        "logistic regression": make_pipeline(
+            TfidfVectorizer(
+                ngram_range=(1, 2),
+                min_df=2,
+                sublinear_tf=True,
+                max_features=MOST_FEATURES,
+                token_pattern=WORD,
+            ),
+            LogisticRegression(C=INVERSE_PENALTY, max_iter=200),
+        ),
+    }
+
+
+def _of_images(x_ND: NDArray[np.float32], labels_N: NDArray[np.int64], seed: int) -> dict[str, Any]:
+    return {
         "majority": DummyClassifier(),
         "nearest centroid": NearestCentroid(),
         "logistic regression": make_pipeline(
@@ -41,14 +84,9 @@ def fitted(train: Split, most: int, seed: int) -> Iterator[tuple[str, Any]]:
             LogisticRegression(max_iter=300),
         ),
         "random forest": RandomForestClassifier(
-            _trees(len(rows), len(np.unique(labels_N))), n_jobs=-1, random_state=seed
+            _trees(len(x_ND), len(np.unique(labels_N))), n_jobs=-1, random_state=seed
         ),
     }
-    with threadpool_limits(1), warnings.catch_warnings():  # sums depend on how many threads share them
-        # That it has not converged, or that a pixel is the same everywhere, makes no baseline useless.
-        warnings.filterwarnings("ignore", module="sklearn")
-        for name, classifier in classifiers.items():
-            yield name, classifier.fit(x_ND, labels_N)
 
 
 def _trees(images: int, classes: int) -> int:

@@ -22,17 +22,17 @@ DENSE_WEIGHTS = (
 )
 PRESSED = "press-"  # candidates of the stage press are called so, and numbered
 TIMED = {  # the settings of latency.json, in words
-    "b1_t1": "1 image, 1 thread",
-    "b1_tall": "1 image, all threads",
-    "b64_t1": "64 images, 1 thread",
-    "b64_tall": "64 images, all threads",
+    "b1_t1": "1 example, 1 thread",
+    "b1_tall": "1 example, all threads",
+    "b64_t1": "64 examples, 1 thread",
+    "b64_tall": "64 examples, all threads",
 }
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One model. Accuracy is a fraction; the drop, against dense-fp32, is in percentage points and
-    positive when worse, with its 95 % interval and the p-value of McNemar's exact test, of the test images unless it
+    positive when worse, with its 95 % interval and the p-value of McNemar's exact test, of the test examples unless it
     is called val; latencies are p50
     in ms on one thread, and speed-ups, against dense-fp32, medians of what was paired (see latency). The margin
     over the best baseline is in points too, and negative where the baseline is better."""

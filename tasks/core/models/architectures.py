@@ -1,4 +1,4 @@
-"""The networks, by name: two small ones of our own, any classifier of torchvision, any of timm where it is installed.
+"""The networks, by name: of images two small ones of our own, any classifier of torchvision, any of timm where it is installed; of texts those of our own.
 
 x_NCHW: N images, C channels (1 grey, 3 RGB), H rows, W columns. K: classes.
 """
@@ -20,8 +20,11 @@ from tasks.core.common.errors import BadInput
 from tasks.core.models.small_convnet import SmallConvNet
 from tasks.core.models.small_resnet import SmallResNet
 from tasks.core.models.spec import Spec
+from tasks.core.models.text_bag import TextBag
+from tasks.core.models.text_cnn import TextCNN
 
 OWN: dict[str, Callable[[Spec], nn.Module]] = {"resnet_small": SmallResNet, "convnet_small": SmallConvNet}
+OF_TEXTS: dict[str, Callable[[Spec], nn.Module]] = {"text_bag": TextBag, "text_cnn": TextCNN}
 TIMM = "timm/"
 # Package, and the file in it: weights from ImageNet under the Apache licence.
 PACKAGED = {
@@ -42,7 +45,8 @@ def build(spec: Spec) -> nn.Module:
             stochastic depth.
     """
     net = unchecked(spec)
-    _check(net, spec)
+    if spec.image_shape is not None:
+        _check(net, spec)
     return net
 
 
@@ -52,8 +56,16 @@ def unchecked(spec: Spec) -> nn.Module:
     Raises:
         BadInput: there is no network of that name, or it has no branches for stochastic depth.
     """
+    if spec.image_shape is None:
+        if spec.arch not in OF_TEXTS:
+            raise BadInput(
+                f"train.arch: {spec.arch} is for images; for texts there are {', '.join(OF_TEXTS)}"
+            )
+        return OF_TEXTS[spec.arch](spec)
+    if spec.arch in OF_TEXTS:
+        raise BadInput(f"train.arch: {spec.arch} is for texts, and these are images")
     if spec.downscale > 1:
-        height, width, channels = spec.image_shape
+        height, width, channels = spec.pixels
         seen = (height // spec.downscale, width // spec.downscale, channels)
         net: nn.Module = unchecked(replace(spec, image_shape=seen, downscale=1))
         return nn.Sequential(OrderedDict({"downscale": nn.AvgPool2d(spec.downscale), NETWORK: net}))
@@ -142,7 +154,7 @@ def _renamed(learned: dict[str, Tensor], net: nn.Module, file: Path) -> dict[str
 
 def _timm(spec: Spec) -> nn.Module:
     timm, name = _in_timm(spec.arch)
-    channels = spec.image_shape[2]
+    channels = spec.pixels[2]
     # At 0 it would build no branches to set later.
     branches = {} if spec.stochastic_depth is None else {"drop_path_rate": max(spec.stochastic_depth, 1e-6)}
     try:
@@ -208,9 +220,7 @@ def _fit_stem(net: nn.Module, name: str, spec: Spec) -> None:
         if pools and kernel == (7, 7):  # as the authors of ResNet do on CIFAR
             kernel, padding = (3, 3), (1, 1)
         stride = (max(1, stride[0] // 2), max(1, stride[1] // 2))
-    stem = nn.Conv2d(
-        spec.image_shape[2], conv.out_channels, kernel, stride, padding, bias=conv.bias is not None
-    )
+    stem = nn.Conv2d(spec.pixels[2], conv.out_channels, kernel, stride, padding, bias=conv.bias is not None)
     net.set_submodule(name, stem)
 
 
@@ -241,7 +251,7 @@ def _set_stochastic_depth(net: nn.Module, spec: Spec) -> None:
 
 def _check(net: nn.Module, spec: Spec) -> None:
     """Raises BadInput when `net` does not make logits_NK of such images."""
-    height, width, channels = spec.image_shape
+    height, width, channels = spec.pixels
     training = net.training
     try:
         with torch.no_grad():

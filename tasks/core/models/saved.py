@@ -13,8 +13,10 @@ from torch import nn
 
 from tasks.core.common.errors import BadInput
 from tasks.core.common.files import read_json, write_json
+from tasks.core.data.inputs import Input
 from tasks.core.models.architectures import unchecked
 from tasks.core.models.spec import Spec
+from tasks.core.models.tables import Table
 
 
 class Removed(nn.Identity):
@@ -76,15 +78,14 @@ def sparsity(model: nn.Module) -> float:
     return zeros / sum(layer.weight.numel() for layer in layers)
 
 
-def mac_count(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one image through convolutions and linear layers (FLOPs / 2)."""
+def mac_count(model: nn.Module, given: Input) -> int:
+    """Multiply-accumulates of one example through convolutions and linear layers (FLOPs / 2)."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    height, width, channels = image_shape
     device = next(model.parameters()).device
     training = model.training
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(torch.zeros(1, channels, height, width, device=device))
+        model.eval()(torch.from_numpy(given.example()).to(device))
     model.train(training)
     return int(counter.get_total_flops()) // 2
 
@@ -96,6 +97,7 @@ WIDTHS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Conv2d: ("in_channels", "out_channels", "groups"),
     nn.Linear: ("in_features", "out_features"),
     nn.BatchNorm2d: ("num_features",),
+    Table: ("num_embeddings", "embedding_dim"),
 }
 
 
@@ -122,7 +124,8 @@ def load_model(folder: Path) -> tuple[nn.Module, Spec]:
     content: dict[str, Any] = read_json(folder / "model.json")
     layers, blocks = content.pop("layers"), content.pop("removed_blocks")
     rectified = content.pop("rectified", False)  # a file of an earlier version does not say
-    content["image_shape"] = tuple(content["image_shape"])
+    if content["image_shape"] is not None:
+        content["image_shape"] = tuple(content["image_shape"])
     spec = Spec(**content)
     with torch.device("meta"):
         model = unchecked(spec)
@@ -149,5 +152,7 @@ def _resized(layer: nn.Module, shape: dict[str, Any]) -> nn.Module:
         return nn.Conv2d(**shape, **options, bias=layer.bias is not None)
     if isinstance(layer, nn.Linear):
         return nn.Linear(**shape, bias=layer.bias is not None)
+    if isinstance(layer, Table):
+        return Table(**shape)
     assert isinstance(layer, nn.BatchNorm2d)
     return nn.BatchNorm2d(**shape, eps=layer.eps, momentum=layer.momentum)

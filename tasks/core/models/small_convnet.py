@@ -27,7 +27,7 @@ class SmallConvNet(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        inputs, side = spec.image_shape[2], min(spec.image_shape[:2])
+        inputs, side = spec.pixels[2], min(spec.pixels[:2])
         for factor in WIDTHS:
             layers += [*conv_norm(inputs, factor * spec.width, 1, spec.batch_norm), nn.ReLU()]
             inputs = factor * spec.width

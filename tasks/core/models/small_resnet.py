@@ -67,8 +67,8 @@ class SmallResNet(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         width, dropped = spec.width, spec.stochastic_depth or 0.0
-        norm, side = spec.batch_norm, min(spec.image_shape[:2])
-        stem = [*conv_norm(spec.image_shape[2], width, 1 if side < TINY else 2, norm), nn.ReLU()]
+        norm, side = spec.batch_norm, min(spec.pixels[:2])
+        stem = [*conv_norm(spec.pixels[2], width, 1 if side < TINY else 2, norm), nn.ReLU()]
         self.stem = nn.Sequential(*stem, *([nn.MaxPool2d(3, 2, 1)] if side > LARGE else []))
         self.blocks = nn.Sequential(
             BasicBlock(width, width, 1, dropped / 3, norm),

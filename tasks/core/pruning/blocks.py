@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.core.data.dataset import Split
+from tasks.core.data.inputs import Input
 from tasks.core.models.saved import remove_blocks
 from tasks.core.runtime.branches import bypass, find_branches
 from tasks.core.runtime.graphs import INPUT
@@ -44,19 +45,17 @@ class Block:
     readers: tuple[str, ...] = ()
 
 
-def find_blocks(model: nn.Module, graph: onnx.ModelProto, image_shape: tuple[int, int, int]) -> list[Block]:
+def find_blocks(model: nn.Module, graph: onnx.ModelProto, x: Tensor) -> list[Block]:
     """The blocks of `model` (eval mode, CPU) that can leave, in its order; tried one by one, not assumed.
 
     Args:
         graph: what `export` made of the model.
-        image_shape: H, W, C.
+        x: input of the network, on which both are to compute the same.
     """
-    height, width, channels = image_shape
-    x_NCHW = torch.rand(2, channels, height, width, generator=torch.Generator().manual_seed(0))
     blocks = []
     for branch in find_branches(graph.graph):
         for name in _holding(model, branch.layers):
-            if _same_without(name, model, graph, x_NCHW):
+            if _same_without(name, model, graph, x):
                 convs = [model.get_submodule(reader) for reader in branch.readers]
                 scalable = branch.gate and all(isinstance(c, nn.Conv2d) and c.groups == 1 for c in convs)
                 blocks.append(Block(name, tuple(sorted(branch.readers)) if scalable else ()))
@@ -73,7 +72,7 @@ def _holding(model: nn.Module, layers: Collection[str]) -> Iterator[str]:
             yield name
 
 
-def _same_without(block: str, model: nn.Module, graph: onnx.ModelProto, x_NCHW: Tensor) -> bool:
+def _same_without(block: str, model: nn.Module, graph: onnx.ModelProto, x: Tensor) -> bool:
     """Whether the model without the block computes what the graph without its branch computes."""
     smaller, bypassed = copy.deepcopy(model), copy.deepcopy(graph)
     remove_blocks(smaller, [block])
@@ -81,18 +80,16 @@ def _same_without(block: str, model: nn.Module, graph: onnx.ModelProto, x_NCHW: 
     del bypassed.graph.value_info[:]
     try:
         with torch.no_grad():
-            logits_NK = smaller(x_NCHW).numpy()
+            logits_NK = smaller(x).numpy()
     except RuntimeError:  # widths do not fit
         return False
-    (found_NK,) = session(bypassed.SerializeToString(), 1).run(None, {INPUT: x_NCHW.numpy()})
+    (found_NK,) = session(bypassed.SerializeToString(), 1).run(None, {INPUT: x.numpy()})
     scale = max(1.0, float(np.abs(logits_NK).max()))
     return bool(np.abs(logits_NK - found_NK).max() <= TOLERANCE * scale)
 
 
 @torch.inference_mode()
-def gate_means(
-    model: nn.Module, blocks: Sequence[Block], split: Split, mean: list[float], std: list[float]
-) -> dict[str, Tensor]:
+def gate_means(model: nn.Module, blocks: Sequence[Block], split: Split, given: Input) -> dict[str, Tensor]:
     """For each gate among `blocks`, the constants_C that come nearest to it on images, by least squares."""
     sums: dict[str, Tensor] = defaultdict(lambda: torch.tensor(0.0))  # of products and of squares, each a C
 
@@ -109,8 +106,8 @@ def gate_means(
 
     gates = [block.name for block in blocks if block.readers]
     hooks = [model.get_submodule(name).register_forward_hook(hook(name)) for name in gates]
-    for x_NCHW, _ in sample(model, split, mean, std, GATE_IMAGES, GATE_BATCH) if gates else ():
-        model(x_NCHW)
+    for x, _ in sample(model, split, given, GATE_IMAGES, GATE_BATCH) if gates else ():
+        model(x)
     for handle in hooks:
         handle.remove()
     return {

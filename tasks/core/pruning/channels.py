@@ -21,16 +21,18 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from tasks.core.common.errors import StageFailed
+from tasks.core.data.inputs import Input
 from tasks.core.models.saved import WIDTHS
+from tasks.core.models.tables import Table
 
 
 @dataclass(frozen=True)
 class Member:
-    """A layer's part in a group: along its outputs (a norm has no other) or its inputs, the entries
-    `index_CM` belong to the channels, and `remove` takes entries out of the layer."""
+    """A layer's part in a group: along its outputs (a norm has no other), its inputs or, of a table of words, its rows, the
+    entries `index_CM` belong to the channels, and `remove` takes entries out of the layer."""
 
     layer: str
-    axis: Literal["out", "in"]
+    axis: Literal["out", "in", "rows"]
     index_CM: Tensor
     remove: Callable[[nn.Module, list[int]], nn.Module]
 
@@ -38,7 +40,7 @@ class Member:
 @dataclass(frozen=True)
 class Group:
     """Channels of coupled layers: if one leaves a layer it leaves all. Named by the first layer, in
-    the network's order, that makes them."""
+    the network's order, that makes them. The rows of a table of words are a group, too."""
 
     name: str
     width: int
@@ -74,22 +76,21 @@ class Groups:
     round_to: int
 
 
-def find_groups(model: nn.Module, image_shape: tuple[int, int, int], round_to: int) -> Groups:
+def find_groups(model: nn.Module, given: Input, round_to: int) -> Groups:
     """Trace `model`, and try on a copy that it still computes with half of each group's channels.
 
     Args:
-        image_shape: H, W, C.
+        given: what it takes.
         round_to: widths become a multiple of it; a group without room for that is kept whole.
 
     Raises:
         StageFailed: the network does not compute, cannot be traced, or no longer computes with fewer
             channels. The line names the layer.
     """
-    height, width, channels = image_shape
     device = next(model.parameters()).device
-    x_NCHW = torch.zeros(1, channels, height, width, device=device)
-    _compute(model, x_NCHW, "does not compute")
-    graph = _trace(model, x_NCHW)
+    x = torch.from_numpy(given.example()).to(device)
+    _compute(model, x, "does not compute")
+    graph = _trace(model, x)
     names = {module: name for name, module in model.named_modules()}
     for module, name in names.items():
         if type(module) in WIDTHS and module not in graph.module2node:
@@ -102,11 +103,11 @@ def find_groups(model: nn.Module, image_shape: tuple[int, int, int], round_to: i
     prunable: list[Group] = []
     kept_whole: list[KeptWhole] = []
     outputs: list[str] = []
-    for traced in graph.get_all_groups():
+    for traced in graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear, nn.Embedding]):
         makers = [
             names[dep.target.module]
             for dep, _ in traced
-            if isinstance(dep.target.module, _ConvNd | nn.Linear)
+            if isinstance(dep.target.module, _ConvNd | nn.Linear | nn.Embedding)
             and graph.is_out_channel_pruning_fn(dep.handler)
         ]
         name, size = min(makers, key=order.__getitem__), len(traced[0].idxs)
@@ -122,16 +123,37 @@ def find_groups(model: nn.Module, image_shape: tuple[int, int, int], round_to: i
             kept_whole.append(KeptWhole(name, reason))
         else:
             prunable.append(Group(name, size, tuple(m for m in members if m is not None)))
+    prunable += [
+        Group(f"{name}.{ROWS}", table.num_embeddings - 1, (_rows(name, table),))
+        for name, table in model.named_modules()
+        if isinstance(table, Table) and table.num_embeddings - 1 > round_to
+    ]
     groups = Groups(
-        tuple(sorted(prunable, key=lambda group: order[group.name])),
+        tuple(sorted(prunable, key=lambda group: order[group.name.removesuffix(f".{ROWS}")])),
         tuple(sorted(kept_whole, key=lambda kept: order[kept.layer])),
         tuple(sorted(outputs, key=order.__getitem__)),
         round_to,
     )
     trial = copy.deepcopy(model)
     cut(trial, groups, {group.name: range(group.width // 2) for group in groups.prunable})
-    _compute(trial, x_NCHW, "no longer computes when channels are removed")
+    _compute(trial, x, "no longer computes when channels are removed")
     return groups
+
+
+ROWS = "rows"
+
+
+def _rows(name: str, table: Table) -> Member:
+    """Row 0, of what is not in the table, stays."""
+    return Member(name, "rows", torch.arange(1, table.num_embeddings)[:, None], _without_rows)
+
+
+def _without_rows(table: nn.Module, gone: list[int]) -> nn.Module:
+    assert isinstance(table, Table)
+    stays = torch.ones(table.num_embeddings, dtype=torch.bool)
+    stays[gone] = False
+    table.keep(stays)
+    return table
 
 
 def cut(model: nn.Module, groups: Groups, gone: Mapping[str, Sequence[int]]) -> Groups:
@@ -182,7 +204,7 @@ def cut(model: nn.Module, groups: Groups, gone: Mapping[str, Sequence[int]]) -> 
 IS_OUTPUT = "its outputs are the classes"
 
 
-def _compute(model: nn.Module, x_NCHW: Tensor, complaint: str) -> None:
+def _compute(model: nn.Module, x: Tensor, complaint: str) -> None:
     """Run `model` once. Raises StageFailed naming the innermost module that could not."""
     inside: list[str] = []
 
@@ -197,7 +219,7 @@ def _compute(model: nn.Module, x_NCHW: Tensor, complaint: str) -> None:
     training = model.training
     try:
         with torch.no_grad():
-            model.eval()(x_NCHW)
+            model.eval()(x)
     except Exception as error:
         raise StageFailed(f"{inside[-1]}: {complaint}: {_one_line(error)}") from error
     finally:
@@ -220,11 +242,11 @@ def _torch_pruning() -> Any:
     return torch_pruning
 
 
-def _trace(model: nn.Module, x_NCHW: Tensor) -> Any:
+def _trace(model: nn.Module, x: Tensor) -> Any:
     """torch-pruning's dependency graph. It sets the network to eval mode, and may raise anything."""
     training = model.training
     try:
-        return _torch_pruning().DependencyGraph().build_dependency(model, x_NCHW, verbose=False)
+        return _torch_pruning().DependencyGraph().build_dependency(model, x, verbose=False)
     except Exception as error:
         raise StageFailed(f"{type(model).__name__}: cannot be traced: {_one_line(error)}") from error
     finally:

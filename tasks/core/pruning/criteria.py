@@ -16,10 +16,10 @@ from torch import Tensor, nn
 @dataclass(frozen=True)
 class Part:
     """What one layer holds for each channel of a group: the weights along its outputs, which make the
-    channel, or along its inputs, which read it; and their gradients on a batch, for taylor."""
+    channel, or along its inputs, which read it, or a row of a table of words; and their gradients on a batch, for taylor."""
 
     layer: nn.Module
-    axis: Literal["out", "in"]
+    axis: Literal["out", "in", "rows"]
     weights_CK: Tensor
     gradients_CK: Tensor | None = None
 
@@ -56,7 +56,7 @@ def taylor(parts: Sequence[Part]) -> Tensor:
     Molchanov et al. 2019, arXiv:1906.10771. Their gate on a channel has the gradient sum(weight *
     gradient) over all weights that read the channel; none has to be put in. Over batches, the mean.
     """
-    readers = [part for part in parts if part.axis == "in"]
+    readers = [part for part in parts if part.axis != "out"]
     change_C = torch.zeros(len(parts[0].weights_CK), device=parts[0].weights_CK.device)
     for part in readers:
         assert part.gradients_CK is not None, "taylor needs gradients"

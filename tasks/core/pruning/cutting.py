@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.data.dataset import Split
+from tasks.core.data.inputs import Input
+from tasks.core.models.tables import Table
 from tasks.core.pruning.channels import Group, Groups, KeptWhole, cut, find_groups
 from tasks.core.pruning.criteria import CRITERIA, Part, mean
 from tasks.core.training.batches import sample
@@ -56,8 +58,11 @@ def _parts(model: nn.Module, group: Group, gradients: Mapping[str, Tensor] | Non
         layer = model.get_submodule(member.layer)
         index_CM = member.index_CM.to(layer.weight.device)  # type: ignore[arg-type]
 
-        def rows(values: Tensor, axis: str = member.axis, index_CM: Tensor = index_CM) -> Tensor:
-            return (values if axis == "out" else values.transpose(0, 1))[index_CM].flatten(1)
+        # A table has its channels where other layers have their inputs.
+        first = "rows" if isinstance(layer, Table) else "out"
+
+        def rows(values: Tensor, as_is: bool = member.axis == first, index_CM: Tensor = index_CM) -> Tensor:
+            return (values if as_is else values.transpose(0, 1))[index_CM].flatten(1)
 
         gradient = None if gradients is None else rows(gradients[f"{member.layer}.weight"])
         parts.append(Part(layer, member.axis, rows(layer.weight), gradient))  # type: ignore[arg-type]
@@ -146,7 +151,7 @@ class Pruner:
     def __init__(
         self,
         model: nn.Module,
-        image_shape: tuple[int, int, int],
+        given: Input,
         ratio: float,
         criterion: str,
         scope: str,
@@ -157,7 +162,7 @@ class Pruner:
     ) -> None:
         self._model, self._ratio, self._scope, self._steps = model, ratio, scope, steps
         self._criterion, self._seed, self._gradients = criterion, seed, gradients
-        self._groups = find_groups(model, image_shape, round_to)
+        self._groups = find_groups(model, given, round_to)
         self._full = {group.name: group.width for group in self._groups.prunable}
         self._done = 0
         if not self._full:
@@ -188,14 +193,14 @@ class Pruner:
 
 
 def loss_gradients(
-    model: nn.Module, split: Split, mean: list[float], std: list[float], images: int = GRADIENT_IMAGES
+    model: nn.Module, split: Split, given: Input, images: int = GRADIENT_IMAGES
 ) -> Iterator[dict[str, Tensor]]:
     """For each batch of a sample of `split`, the gradient of the loss by the name of the parameter."""
     training = model.training
     names, parameters = zip(*model.named_parameters(), strict=True)
-    for x_NCHW, labels_N in sample(model, split, mean, std, images, GRADIENT_BATCH):
+    for x, labels_N in sample(model, split, given, images, GRADIENT_BATCH):
         with torch.enable_grad(), sound_gradients(model):
-            loss = F.cross_entropy(model.eval()(x_NCHW), labels_N)
+            loss = F.cross_entropy(model.eval()(x), labels_N)
             gradients = torch.autograd.grad(loss, parameters)
         model.train(training)
         yield dict(zip(names, gradients, strict=True))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.augment import Augment
 from tasks.core.config.compression_params import PruneParams
 from tasks.core.data.dataset import Dataset
 from tasks.core.distributed.world import World
@@ -24,7 +24,7 @@ def recover(
     dense: nn.Module,
     params: PruneParams,
     dataset: Dataset,
-    augment: BatchAugment,
+    augment: Augment,
     world: World,
     *,
     length: int,

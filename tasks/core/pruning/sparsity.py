@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
+from tasks.core.data.inputs import Input
 from tasks.core.pruning.channels import IS_OUTPUT, KeptWhole, find_groups
 
 Masks = dict[str, Tensor]
@@ -86,11 +87,9 @@ class Sparsifier:
         StageFailed: 2of4, and the network cannot be traced.
     """
 
-    def __init__(
-        self, model: nn.Module, image_shape: tuple[int, int, int], amount: float | str, steps: int
-    ) -> None:
+    def __init__(self, model: nn.Module, given: Input, amount: float | str, steps: int) -> None:
         self._model, self._amount, self._steps, self._done = model, amount, steps, 0
-        self._skip = find_groups(model, image_shape, 1).outputs if amount == PATTERN else ()
+        self._skip = find_groups(model, given, 1).outputs if amount == PATTERN else ()
         self._dense: list[KeptWhole] = []
 
     def step(self) -> None:

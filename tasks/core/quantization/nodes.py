@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 import onnxruntime
+from onnx import TensorProto
 
 from tasks.core.quantization.static import OPERATORS
 from tasks.core.runtime.weights import WEIGHTED
@@ -16,6 +17,7 @@ from tasks.core.runtime.weights import WEIGHTED
 # Its integer operators begin so; what it fused it names NODE_token_N, and the dynamic ones NODE_quant.
 _INTEGER = re.compile(r"QLinear|QGemm|ConvInteger|MatMulInteger|DynamicQuantizeMatMul")
 _SUFFIX = re.compile(r"(_quant|_token_\d+|_scales_mul)+$")
+TABLE = "Gather"  # what looks up the rows of words
 # What moves numbers and computes none, or is part of a neighbour.
 _PASSIVE = (
     "Flatten",
@@ -27,6 +29,11 @@ _PASSIVE = (
     "Relu",
     "Clip",
     "Identity",
+    "Unsqueeze",
+    "Concat",
+    "ReduceMax",
+    "ReduceSum",
+    "Div",
 )
 
 
@@ -44,9 +51,10 @@ def node_report(
         For each node its name, operator, precision ("int8" or "fp32") and, for fp32, the reason.
     """
     integer = _integer_nodes(content)
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.graph.value_info}
     rows = []
     for node in graph.graph.node:
-        if node.op_type in _PASSIVE:
+        if node.op_type in _PASSIVE or types.get(node.output[0], TensorProto.FLOAT) != TensorProto.FLOAT:
             continue
         int8 = node.name in integer
         if int8:
@@ -65,8 +73,8 @@ def node_report(
 
 
 def count_weighted(rows: list[dict[str, str]]) -> dict[str, int]:
-    """How many of the nodes with weights compute in int8 and how many in fp32."""
-    precisions = [row["precision"] for row in rows if row["op"] in WEIGHTED]
+    """How many of the nodes with weights compute in int8 and how many in fp32; of a table of words, hold its rows so."""
+    precisions = [row["precision"] for row in rows if row["op"] in (*WEIGHTED, TABLE)]
     return {f"nodes_{precision}": precisions.count(precision) for precision in ("int8", "fp32")}
 
 
@@ -77,5 +85,10 @@ def _integer_nodes(content: bytes) -> set[str]:
         options.optimized_model_filepath = str(optimized)
         options.log_severity_level = 3  # it warns that such a file is for this machine alone
         onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        nodes = onnx.load(optimized).graph.node
-    return {_SUFFIX.sub("", node.name) for node in nodes if _INTEGER.match(node.op_type)}
+        graph = onnx.load(optimized).graph
+    int8 = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.INT8}
+    return {
+        _SUFFIX.sub("", node.name)
+        for node in graph.node
+        if _INTEGER.match(node.op_type) or (node.op_type == TABLE and node.input[0] in int8)
+    }

@@ -5,14 +5,14 @@ arXiv:1902.08153. The network that trains is the int8 graph itself, operator by 
 that lets gradients through; so what was trained is what ONNX Runtime computes, and nothing has to be
 matched between two descriptions of the network.
 
-x_NCHW: normalised float32 images; logits_NK: float32, K classes.
+logits_NK: float32, K classes.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -20,19 +20,19 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.augment import augment_of
 from tasks.core.common.errors import StageFailed
 from tasks.core.common.progress import Progress
+from tasks.core.data.inputs import ImageInput
 from tasks.core.distributed.world import world
 from tasks.core.models.saved import load_model
+from tasks.core.quantization.operators import OPERATORS
 from tasks.core.quantization.source import Made, TrainableSource
 from tasks.core.quantization.static import Calibrated, quantize_static, sensitive
 from tasks.core.runtime.graphs import INPUT
 from tasks.core.training.loop import Teacher, epochs
 from tasks.core.training.optimizer import Recipe
-from tasks.core.training.pointwise import is_unsound, pixels_read
 from tasks.core.training.recipes import note
 
 QMAX = 255  # activations are uint8
@@ -64,7 +64,7 @@ def learn(source: TrainableSource) -> Made:
             recipe,
             train,
             source.dataset.val,
-            BatchAugment(source.policy, params.qat_augment_strength),
+            augment_of(source.policy, params.qat_augment_strength),
             len(source.dataset.classes),
             ranks,
             teacher=Teacher(network.to(ranks.device), temperature=2.0, weight=0.9),
@@ -107,11 +107,13 @@ class IntegerGraph(nn.Module):
         stored = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
         floats = {i.name: numpy_helper.to_array(i) for i in calibrated.model.graph.initializer}
         self._output = graph.output[0].name
-        self._height = graph.input[0].type.tensor_type.shape.dim[2].dim_value
+        images = isinstance(calibrated.given, ImageInput)
+        self._height = graph.input[0].type.tensor_type.shape.dim[2].dim_value if images else None
         self._limit = 64 if calibrated.weight_bits == 7 else 127
         self._steps: list[_Step] = []
         self._zeros: dict[str, int] = {}
         self._calibrated: dict[str, float] = {}  # scales
+        self._constants: dict[str, Tensor] = {}  # of whole numbers, on the CPU
         self._rounded: set[str] = set()  # weights that are quantized
         self.weights, self.scales = nn.ParameterDict(), nn.ParameterDict()
         names: dict[str, str] = {INPUT: INPUT}  # a tensor of the graph -> where its value is found
@@ -128,7 +130,7 @@ class IntegerGraph(nn.Module):
                     self._zeros[source], self._calibrated[source] = zero, scale
                     self._steps.append(_Step("QuantizeLinear", (source,), source, {}))
             elif node.op_type != "DequantizeLinear":
-                if node.op_type not in _OPERATORS:
+                if node.op_type not in OPERATORS:
                     raise StageFailed(f"int8_qat: {node.op_type} ({node.name}) cannot be trained here")
                 inputs = tuple(names.get(name, name) for name in node.input)
                 attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -138,17 +140,23 @@ class IntegerGraph(nn.Module):
         for step in self._steps:
             for name in step.inputs:
                 if name in floats:
-                    self.weights[_key(name)] = nn.Parameter(torch.tensor(floats[name]))
+                    value = torch.tensor(floats[name])
+                    if value.is_floating_point():
+                        self.weights[_key(name)] = nn.Parameter(value)
+                    else:
+                        self._constants[name] = value
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """logits_NK of normalised images, computed operator by operator."""
-        values = {INPUT: _in_squares(x_NCHW, x_NCHW.shape[2] // self._height)}
+    def forward(self, x: Tensor) -> Tensor:
+        """logits_NK of normalised images or of tokens, computed operator by operator."""
+        if self._height is not None:
+            x = _in_squares(x, x.shape[2] // self._height)
+        values = {INPUT: x, **self._constants}
         for step in self._steps:
             if step.op == "QuantizeLinear":
                 values[step.output] = self._activation(step.output, values[step.output])
             else:
                 inputs = [values[name] if name in values else self._weight(name) for name in step.inputs]
-                values[step.output] = _OPERATORS[step.op](inputs, step.attributes)
+                values[step.output] = OPERATORS[step.op](inputs, step.attributes)
         return values[self._output]
 
     def _activation(self, name: str, x: Tensor) -> Tensor:
@@ -195,47 +203,3 @@ def trained(network: IntegerGraph, calibrated: Calibrated, float_nodes: Collecti
             initializer.CopyFrom(numpy_helper.from_array(learned, initializer.name))
     overrides = {name: (float(network.scale(name).detach()), zero) for name, zero in network._zeros.items()}
     return quantize_static(dataclasses.replace(calibrated, model=model), float_nodes, overrides=overrides)
-
-
-# ---- what each operator computes: its inputs and attributes in, its one output out
-
-
-def _conv(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
-    x_NCHW, weight, *bias = inputs
-    strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
-    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
-    padding = (top, left)
-    if padding != (bottom, right):
-        x_NCHW, padding = F.pad(x_NCHW, (left, right, top, bottom)), (0, 0)
-    if padding == (0, 0) and is_unsound(weight, strides):
-        x_NCHW, strides = pixels_read(x_NCHW, strides), [1, 1]
-    return F.conv2d(
-        x_NCHW, weight, bias[0] if bias else None, strides, padding, dilations, attributes.get("group", 1)
-    )
-
-
-def _gemm(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
-    x, weight, *bias = inputs
-    return F.linear(x, weight if attributes.get("transB") else weight.T, bias[0] if bias else None)
-
-
-def _max_pool(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
-    pads = attributes.get("pads", [0, 0, 0, 0])
-    return F.max_pool2d(inputs[0], attributes["kernel_shape"], attributes.get("strides"), pads[:2])
-
-
-_OPERATORS: dict[str, Callable[[list[Tensor], dict[str, Any]], Tensor]] = {
-    "Add": lambda inputs, _: inputs[0] + inputs[1],
-    "Clip": lambda inputs, _: inputs[0].clamp(*inputs[1:]),
-    "Conv": _conv,
-    "Flatten": lambda inputs, _: inputs[0].flatten(1),
-    "Gemm": _gemm,
-    "GlobalAveragePool": lambda inputs, _: inputs[0].mean((2, 3), keepdim=True),
-    "HardSigmoid": lambda inputs, _: F.hardsigmoid(inputs[0]),
-    "HardSwish": lambda inputs, _: F.hardswish(inputs[0]),
-    "MatMul": lambda inputs, _: inputs[0] @ inputs[1],
-    "MaxPool": _max_pool,
-    "Mul": lambda inputs, _: inputs[0] * inputs[1],
-    "Relu": lambda inputs, _: inputs[0].relu(),
-    "Sigmoid": lambda inputs, _: inputs[0].sigmoid(),
-}

@@ -15,13 +15,12 @@ from tasks.core.quantization.static import (
     CLASSIFIER,
     classifier,
     depthwise,
-    halve_weights,
     layer_losses,
     quantize_on_the_fly,
     quantize_static,
-    quantize_weights,
     sensitive,
 )
+from tasks.core.quantization.stored import halve_weights, quantize_weights
 
 RANKED_IMAGES = 256  # calibration images on which layers are ranked by what they lose
 
@@ -30,7 +29,7 @@ def corrected(source: Source, graph: onnx.ModelProto) -> onnx.ModelProto:
     """`graph`, made of `source`, with its biases corrected where depthwise convolutions are in int8: they need it."""
     if not depthwise(source.graph):
         return graph
-    return correct_biases(graph, source.calibrated, source.images_NHWC)
+    return correct_biases(graph, source.calibrated, source.x_N)
 
 
 def _int8(source: Source) -> Made:
@@ -47,7 +46,7 @@ def _int8_mixed(source: Source) -> Made:
     `mixed_loss_points` on the validation images.
     """
     reasons = sensitive(source.graph)
-    losses = layer_losses(source.calibrated, source.images_NHWC[:RANKED_IMAGES])
+    losses = layer_losses(source.calibrated, source.x_N[:RANKED_IMAGES])
     ranked = [name for name in losses if name not in reasons]
     wanted = source.accuracy(source.file(source.graph)) - source.params.mixed_loss_points / 100
     count = 0

@@ -14,9 +14,11 @@ import onnx
 from numpy.typing import NDArray
 
 from tasks.core.config.compression_params import QuantizeParams
-from tasks.core.data.dataset import Dataset, balanced, pixel_scale
-from tasks.core.quantization.static import Calibrated, calibrate, quantize_weights
-from tasks.core.runtime.graphs import take_raw_images, to_bytes
+from tasks.core.data.dataset import Dataset, balanced
+from tasks.core.data.inputs import ImageInput
+from tasks.core.quantization.static import Calibrated, calibrate
+from tasks.core.quantization.stored import quantize_weights
+from tasks.core.runtime.graphs import take_raw, to_bytes
 from tasks.core.runtime.session import predict, session
 from tasks.core.runtime.stem import fold_stem
 
@@ -30,24 +32,19 @@ class Source:
     graph: onnx.ModelProto
 
     @cached_property
-    def pixels(self) -> tuple[int, float]:
-        """Zero point and scale of the input."""
-        return pixel_scale(self.dataset.channel_mean, self.dataset.channel_std)
-
-    @cached_property
-    def images_NHWC(self) -> NDArray[np.uint8]:
-        """The calibration images, of all classes alike: what calibration never sees, int8 clips."""
+    def x_N(self) -> NDArray[Any]:
+        """The calibration examples, of all classes alike: what calibration never sees, int8 clips."""
         train = self.dataset.train
         rows = balanced(train.labels_N, self.params.calibration_images, self.params.seed)
-        return np.ascontiguousarray(train.images_NHWC[rows])
+        return np.ascontiguousarray(train.x_N[rows])
 
     @cached_property
     def calibrated(self) -> Calibrated:
         """The graph, its first layer in a form that suits integers, with the ranges of its tensors."""
         return calibrate(
-            fold_stem(self.graph),
-            self.images_NHWC,
-            *self.pixels,
+            fold_stem(self.graph) if isinstance(self.dataset.input, ImageInput) else self.graph,
+            self.x_N,
+            self.dataset.input,
             method=self.params.calibrator,
             weight_bits=self.params.weight_bits,
             per_channel=self.params.per_channel,
@@ -55,11 +52,11 @@ class Source:
 
     def file(self, graph: onnx.ModelProto) -> bytes:
         """`graph`, from x_NCHW to logits, as the content of a file that takes raw images."""
-        return to_bytes(take_raw_images(graph, self.dataset.image_shape, *self.pixels))
+        return to_bytes(take_raw(graph, self.dataset.input))
 
     def logits(self, content: bytes) -> NDArray[np.float32]:
         """Of the validation images, [N, K]."""
-        return predict(session(content, 1), self.dataset.val.images_NHWC)
+        return predict(session(content, 1), self.dataset.val.raw_N)
 
     def accuracy(self, content: bytes) -> float:
         """On the validation images."""

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tasks.core.data.dataset import Dataset
+from tasks.core.data.inputs import TextInput
 from tasks.core.evaluation.bar import Bar
 from tasks.core.evaluation.candidates import (
     DENSE,
@@ -33,7 +36,8 @@ from tasks.core.reporting.weaknesses import weaknesses
 MATRIX_CLASSES = 30  # the largest confusion matrix that a reader can use
 WORST = 60  # recalls listed when there are more classes than that
 PAIRS = 8
-REASONS = 100  # files listed as left out
+REASONS = 100  # files or rows listed as left out
+LONGEST_SHOWN = 400  # characters of a text
 WORTH_A_WORD = 0.3  # share of zeros
 CLASSIFIER = "its outputs are the classes"  # why pruning keeps it whole, which is no news
 
@@ -99,7 +103,7 @@ def candidates(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[s
     ]
     scatter = charts.scatter(
         dots, [(c.p50_ms_b1_t1, 100 * c.accuracy) for c in front], 100 * dense.accuracy - bar.max_drop_points,
-        "Latency, ms (p50, one image, one thread)", "Accuracy, %", "scatter",
+        "Latency, ms (p50, one example, one thread)", "Accuracy, %", "scatter",
         "Accuracy against latency: "
         + "; ".join(f"{c.name} {percent(c.accuracy)} at {milliseconds(c.p50_ms_b1_t1, True)}" for c in order),
     )  # fmt: skip
@@ -114,13 +118,19 @@ def candidates(rows: Mapping[str, Candidate], metrics: dict[str, Any]) -> dict[s
 
 
 def _bar(metrics: dict[str, Any]) -> Bar:
-    return Bar(metrics["max_drop_points"], metrics["val_images"])
+    return Bar(metrics["max_drop_points"], metrics["val_examples"])
 
 
 def baselines(found: dict[str, Any], dense: Candidate) -> dict[str, Any]:
     """What simple classifiers reach on the same images, the best on validation images first, beside the dense model."""
     order = sorted(found["accuracy"].items(), key=lambda item: -item[1]["val"])
-    return {"rows": order, "best": found["best"], "images": found["images"], "dense": dense}
+    return {
+        "rows": order,
+        "best": found["best"],
+        "examples": found["examples"],
+        "features": found["features"],
+        "dense": dense,
+    }
 
 
 def worth_knowing(
@@ -134,7 +144,7 @@ def worth_knowing(
         found = read_result(prune / ratio / "metrics.json")
         if found.get("collapsed"):
             notes.append(
-                f"prune-{ratio} has collapsed: {percent(found['val_accuracy'])} on the validation images is "
+                f"prune-{ratio} has collapsed: {percent(found['val_accuracy'])} on the validation examples is "
                 "little more than guessing."
             )
         kept[f"prune-{ratio}"] = [
@@ -214,21 +224,26 @@ def _cell(number: int, total: int, right: bool) -> dict[str, Any]:
 
 
 def mistakes(evaluation: Path, selected: str, dataset: Dataset, most: int) -> dict[str, Any]:
-    """The wrong answers that the selected model was surest of, as pictures."""
+    """The wrong answers that the selected model was surest of."""
     rows = [r for r in read_table(evaluation / "mistakes.csv") if r["candidate"] == selected]
     rows.sort(key=lambda r: (-number(r["probability"]), int(r["index"])))
+    shown = rows[:most]
+    raw_N = dataset.test.taken(np.array([int(row["index"]) for row in shown], np.intp)).raw_N
+    texts = isinstance(dataset.input, TextInput)
     return {
-        "pictures": [
+        "shown": [
             {
-                "uri": image_uri(dataset.test.images_NHWC[int(row["index"])]),
+                "text": example[:LONGEST_SHOWN] + "…" * (len(example) > LONGEST_SHOWN) if texts else None,
+                "uri": None if texts else image_uri(example),
                 "index": row["index"],
                 "true": row["true"],
                 "predicted": row["predicted"],
                 "probability": number(row["probability"]),
             }
-            for row in rows[:most]
+            for row, example in zip(shown, np.asarray(raw_N), strict=True)
         ],
-        "pixelated": max(dataset.image_shape[:2]) <= PIXEL_ART,
+        "texts": texts,
+        "pixelated": not isinstance(dataset.input, TextInput) and max(dataset.input.shape[:2]) <= PIXEL_ART,
         "none": not rows,
     }
 
@@ -236,11 +251,12 @@ def mistakes(evaluation: Path, selected: str, dataset: Dataset, most: int) -> di
 def augmentation(augment: Path) -> dict[str, Any]:
     """The policy, and the sheet of pictures before and after it."""
     policy = read_result(augment / "policy.json")
-    sheet = augment / "contact_sheet.png"
+    sheet, examples = augment / "contact_sheet.png", augment / "examples.json"
     return {
         "operations": sorted(policy["operations"].items()),
         "left_out": sorted(policy["left_out"].items()),
-        "sheet": file_uri(sheet) if sheet.exists() else None,
+        "texts": read_result(examples) if examples.exists() else None,
+        "sheet": file_uri(sheet) if sheet.exists() and not examples.exists() else None,
     }
 
 
@@ -259,7 +275,8 @@ def data(found: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
             for name in dataset.classes
         ],
         "totals": [sum(counts[split].values()) for split in ("train", "val", "test")],
-        "shape": dataset.image_shape,
+        "shape": None if isinstance(dataset.input, TextInput) else dataset.input.shape,
+        "input": dataset.input,
         "left_out": found["left_out"][:REASONS],
         "left_out_total": sum(found["left_out_counts"].values()),
     }

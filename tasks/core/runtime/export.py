@@ -5,21 +5,24 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxscript import opset20
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from tasks.core.common.errors import StageFailed
-from tasks.core.data.dataset import Dataset, pixel_scale
+from tasks.core.data.dataset import Dataset
+from tasks.core.data.inputs import Input, TextInput
 from tasks.core.models.saved import mac_count, parameter_count, removed_blocks
 from tasks.core.runtime.branches import bypass
-from tasks.core.runtime.graphs import INPUT, OPSET, normalized, take_raw_images, to_bytes
-from tasks.core.runtime.session import session
+from tasks.core.runtime.graphs import INPUT, OPSET, network_input, take_raw, to_bytes
+from tasks.core.runtime.session import predict, session
 from tasks.core.runtime.weights import WEIGHTED
 
 PARITY_BATCHES = (1, 64)
@@ -28,7 +31,7 @@ PARITY_BATCHES = (1, 64)
 PARITY_TOLERANCE = 1e-3
 
 
-def export(model: nn.Module, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
+def export(model: nn.Module, given: Input) -> onnx.ModelProto:
     """`model` (eval mode, CPU) as a graph from x_NCHW to logits, batch norm folded into convolutions.
 
     Equal models give equal graphs.
@@ -36,8 +39,6 @@ def export(model: nn.Module, image_shape: tuple[int, int, int]) -> onnx.ModelPro
     Raises:
         StageFailed: the network does something that cannot be traced or has no ONNX operator.
     """
-    height, width, channels = image_shape
-    example_NCHW = torch.zeros(2, channels, height, width)
     # The exporter's progress and its advice on opsets are for its own developers.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     folded = _folded(model)
@@ -46,11 +47,12 @@ def export(model: nn.Module, image_shape: tuple[int, int, int]) -> onnx.ModelPro
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 folded,
-                (example_NCHW,),
+                (torch.from_numpy(given.example(2)),),
                 input_names=[INPUT],
                 output_names=["logits"],
                 opset_version=OPSET,
-                dynamic_shapes=({0: torch.export.Dim("N")},),
+                dynamic_shapes=(_dynamic(given),),
+                custom_translation_table=TRANSLATIONS,
                 dynamo=True,
                 external_data=False,
                 verbose=False,
@@ -59,6 +61,21 @@ def export(model: nn.Module, image_shape: tuple[int, int, int]) -> onnx.ModelPro
         raise StageFailed(f"{type(model).__name__}: cannot be exported to ONNX: {_cause(error)}") from None
     assert program is not None
     return _filled(_tidy(program.model_proto), folded)
+
+
+def _lookup(keys_V: Any, keys_NG: Any) -> Any:
+    """What stands for a lookup until `_tidy` makes a LabelEncoder of it, whose keys are attributes."""
+    return opset20.Gather(keys_V, keys_NG)
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.modelpress.lookup.default: _lookup}
+KEYS = ".keys"  # how the name of a lookup ends: that of its table, and so
+
+
+def _dynamic(given: Input) -> dict[int, Any]:
+    """The axes of the input that may have any length."""
+    texts = {1: torch.export.Dim("L", min=2)} if isinstance(given, TextInput) else {}
+    return {0: torch.export.Dim("N"), **texts}
 
 
 def refill(graph: onnx.ModelProto, model: nn.Module) -> onnx.ModelProto:
@@ -81,20 +98,19 @@ def figures(model: nn.Module, graph: onnx.ModelProto, dataset: Dataset) -> dict[
     """
     return {
         "parameters": parameter_count(model),
-        "macs": mac_count(model, dataset.image_shape),
+        "macs": mac_count(model, dataset.input),
         "graph_difference": _difference(model, graph, dataset),
     }
 
 
 def _difference(model: nn.Module, graph: onnx.ModelProto, dataset: Dataset) -> float:
-    pixels = pixel_scale(dataset.channel_mean, dataset.channel_std)
-    run = session(to_bytes(take_raw_images(graph, dataset.image_shape, *pixels)), 1)
+    run = session(to_bytes(take_raw(graph, dataset.input)), 1)
     worst = 0.0
     for batch in PARITY_BATCHES:
-        images_NHWC = np.ascontiguousarray(dataset.val.images_NHWC[:batch])
+        some = dataset.val.taken(slice(batch))
         with torch.inference_mode():
-            wanted = model.eval()(torch.from_numpy(normalized(images_NHWC, *pixels))).numpy()
-        got = run.run(None, {"image": images_NHWC})[0]
+            wanted = model.eval()(torch.from_numpy(network_input(some.x_N, dataset.input))).numpy()
+        got = predict(run, some.raw_N)
         worst = max(worst, float(np.abs(wanted - got).max()))
         tolerance = PARITY_TOLERANCE * max(1.0, float(np.abs(wanted).max()))
         # What ONNX Runtime takes for the class may come second in torch only by a difference that is tolerated.
@@ -120,8 +136,8 @@ def _cause(error: BaseException) -> str:
 
 
 def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Means over all pixels as the operator that says so, which has an int8 kernel, and what makes rows of
-    pixels as Flatten, which holds no width."""
+    """Means over all pixels as the operator that says so, which has an int8 kernel, what makes rows of pixels as Flatten,
+    which holds no width, and what finds the rows of words as LabelEncoder."""
     graph = model.graph
     constants = {
         i.name: numpy_helper.to_array(i) for i in graph.initializer if i.data_type == TensorProto.INT64
@@ -136,12 +152,18 @@ def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
             nodes.append(helper.make_node("GlobalAveragePool", [given], [mean], node.name))
             if not keep:
                 nodes.append(helper.make_node("Flatten", [mean], [gives], f"{node.name}_flatten"))
+        elif node.op_type == "Gather" and given.endswith(KEYS):
+            nodes.append(
+                helper.make_node("LabelEncoder", [node.input[1]], [gives], given, domain="ai.onnx.ml")
+            )
         elif node.op_type == "Reshape" and values is not None and len(values) == 2:
             nodes.append(helper.make_node("Flatten", [given], [gives], node.name))
         else:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
+    if any(node.domain == "ai.onnx.ml" for node in nodes):
+        model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 4))
     return model
 
 
@@ -149,6 +171,12 @@ def _filled(model: onnx.ModelProto, folded: nn.Module) -> onnx.ModelProto:
     """`model` with the weights of `folded`: its layers have the names of the graph's initializers."""
     graph, state = model.graph, folded.state_dict()
     for node in graph.node:
+        if node.op_type == "LabelEncoder":
+            keys = state[node.name].tolist()
+            del node.attribute[:]
+            for name, value in {"keys": keys, "values": range(1, len(keys) + 1)}.items():
+                node.attribute.append(helper.make_attribute(f"{name}_int64s", list(value)))
+            node.attribute.append(helper.make_attribute("default_int64", 0))
         layer, _, kind = node.input[1].rpartition(".") if node.op_type in WEIGHTED else ("", "", "")
         if kind != "weight" or f"{layer}.weight" not in state:
             continue

@@ -2,7 +2,7 @@
 
 A network's graph leads from x_NCHW, normalised images, to logits. A file's input is `image`, uint8 [N, H, W, C] as a
 decoder gives it, and its output `logits`, float32 [N, K]. A normalised image is a uint8 tensor with a zero point and a
-scale (see `dataset.pixel_scale`), so that normalisation is one DequantizeLinear, and nothing at all in front of an int8
+scale (see `ImageInput`), so that normalisation is one DequantizeLinear, and nothing at all in front of an int8
 convolution.
 """
 
@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from tasks.core.data.inputs import ImageInput, Input, TextInput
+from tasks.core.data.tokens import SETS, hashing
 from tasks.core.runtime.stem import in_squares
 
 OPSET = 20
-INPUT = "x_NCHW"  # of the graph before `take_raw_images`: normalised float32
+INPUT = "x_NCHW"  # of the graph before `take_raw`: normalised float32; of texts tokens_NL, int64
 GRAPH = "graph.onnx"  # beside the weights of a network: what `export` made of it, which takes seconds
 
 
@@ -33,33 +36,55 @@ def load_graph(folder: Path) -> onnx.ModelProto:
     return onnx.load(folder / GRAPH)
 
 
-def normalized(images_NHWC: NDArray[np.uint8], zero: int, scale: float, side: int = 1) -> NDArray[np.float32]:
-    """x_NCHW of images, as a file's first nodes make it; `side` as `side_of` gives it."""
-    x_NHWC = (in_squares(images_NHWC, side).astype(np.float32) - zero) * np.float32(scale)
+def network_input(x_N: Any, given: Input, side: int = 1) -> NDArray[Any]:
+    """What a network's graph takes, as a file's first nodes make it: x_NCHW of images, and `side` as `side_of` gives it; of
+    texts tokens_NL."""
+    if isinstance(given, TextInput):
+        return np.asarray(x_N)
+    x_NHWC = (in_squares(x_N, side).astype(np.float32) - given.zero) * np.float32(given.scale)
     return np.ascontiguousarray(x_NHWC.transpose(0, 3, 1, 2))
 
 
-def take_raw_images(
-    model: onnx.ModelProto, image_shape: tuple[int, int, int], zero: int, scale: float
-) -> onnx.ModelProto:
+def take_raw(model: onnx.ModelProto, given: Input) -> onnx.ModelProto:
+    """A copy of `model` that takes examples as they are, in place of its input."""
+    return _take_texts(model, given) if isinstance(given, TextInput) else _take_images(model, given)
+
+
+def _take_texts(model: onnx.ModelProto, given: TextInput) -> onnx.ModelProto:
+    """With `text`, strings [N], in place of its input."""
+    model = copy.deepcopy(model)
+    graph = model.graph
+    nodes, constants = hashing("text", INPUT, given.longest)
+    graph.input.remove(next(i for i in graph.input if i.name == INPUT))
+    graph.input.append(helper.make_tensor_value_info("text", TensorProto.STRING, ["N"]))
+    graph.initializer.extend(constants)
+    nodes = [*nodes, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    there = {operators.domain for operators in model.opset_import}
+    model.opset_import.extend(operators for operators in SETS if operators.domain not in there)
+    return model
+
+
+def _take_images(model: onnx.ModelProto, given: ImageInput) -> onnx.ModelProto:
     """A copy of `model` with `image` in place of its input: transposed, in squares where `model` takes it so, and normalised where it is float.
 
     Where the input is quantized first, with this zero point and scale, the image takes the place of
     what was quantized.
     """
-    side = side_of(model, image_shape)
+    side = side_of(model, given.shape)
     model = copy.deepcopy(model)
     graph = model.graph
     readers = [node for node in graph.node if INPUT in node.input]
     graph.input.remove(next(i for i in graph.input if i.name == INPUT))
-    graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *image_shape]))
+    graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *given.shape]))
     quantizer = readers[0] if [node.op_type for node in readers] == ["QuantizeLinear"] else None
-    front = _squares(graph, image_shape, side) if side > 1 else []
+    front = _squares(graph, given.shape, side) if side > 1 else []
     last = front[-1].output[0] if front else "image"
     front.append(helper.make_node("Transpose", [last], ["image_NCHW"], "image_transpose", perm=[0, 3, 1, 2]))
     if quantizer is None:
-        graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), "image_scale"))
-        graph.initializer.append(numpy_helper.from_array(np.array(zero, np.uint8), "image_zero"))
+        graph.initializer.append(numpy_helper.from_array(np.array(given.scale, np.float32), "image_scale"))
+        graph.initializer.append(numpy_helper.from_array(np.array(given.zero, np.uint8), "image_zero"))
         inputs = ["image_NCHW", "image_scale", "image_zero"]
         front.append(helper.make_node("DequantizeLinear", inputs, [INPUT], "image_normalize"))
     else:

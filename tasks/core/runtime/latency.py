@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.runtime.session import session
+from tasks.core.runtime.session import Raw, feed, session
 
 BLOCK = 20  # timed runs in a row, at most, before the next call has its turn
 ROUNDS = 20  # wanted at least: the intervals come from what differs between rounds
@@ -38,7 +38,7 @@ class Latency:
 
 def latencies(
     models: Mapping[str, Path],
-    images_NHWC: NDArray[np.uint8],
+    raw_N: Raw,
     batch: int,
     threads: int,
     repeats: int,
@@ -49,8 +49,8 @@ def latencies(
     Raises:
         BadInput: a file is no ONNX model.
     """
-    image = {"image": np.ascontiguousarray(images_NHWC[:batch])}
-    calls = {name: partial(session(path, threads).run, None, image) for name, path in models.items()}
+    sessions = {name: session(path, threads) for name, path in models.items()}
+    calls = {name: partial(run.run, None, feed(run, raw_N[:batch])) for name, run in sessions.items()}
     return compare(interleaved(calls, repeats), reference)
 
 

@@ -1,8 +1,8 @@
 """What stage select promises of a model, in files beside it, so that another machine can check it.
 
-promise.json holds figures, and where they were measured; sample.npz test images, their labels and what
+promise.json holds figures, and where they were measured; sample.npz test examples, their labels and what
 the model predicted; reference.onnx is the dense model, whose latency the speed-up is relative to.
-images_NHWC: uint8; labels_N, predicted_N: int64, indices of classes.
+images_NHWC: uint8, or texts in UTF-8 and where each ends; labels_N, predicted_N: int64, indices of classes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from tasks.core.common.errors import BadInput
 from tasks.core.common.files import read_json, write_json
 from tasks.core.data.dataset import Split, balanced
+from tasks.core.data.texts import Texts
 from tasks.core.runtime.session import predict, session
 
-SAMPLE = 500  # test images at most
-MODEL, PROMISE, IMAGES, REFERENCE = "model.onnx", "promise.json", "sample.npz", "reference.onnx"
-COMPANIONS = (PROMISE, IMAGES, REFERENCE)
+SAMPLE = 500  # test examples at most
+MODEL, PROMISE, SAMPLES, REFERENCE = "model.onnx", "promise.json", "sample.npz", "reference.onnx"
+COMPANIONS = (PROMISE, SAMPLES, REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class Promise:
 
 @dataclass(frozen=True)
 class Sample:
-    """Images that the model is checked on, their labels, and the classes that it predicted of them."""
+    """Examples that the model is checked on, their labels, and the classes that it predicted of them."""
 
-    images_NHWC: NDArray[np.uint8]
+    raw_N: NDArray[np.uint8] | Texts
     labels_N: NDArray[np.int64]
     predicted_N: NDArray[np.int64]
 
@@ -73,12 +74,17 @@ def write(
     unsure_below: float | None,
 ) -> None:
     """Write sample.npz and promise.json into `folder`, where model.onnx and reference.onnx are."""
-    rows = balanced(test.labels_N, SAMPLE, 0)
-    images_NHWC, labels_N = np.array(test.images_NHWC[rows]), np.array(test.labels_N[rows])
-    predicted_N = predict(session(folder / MODEL, 1), images_NHWC).argmax(1)
-    np.savez_compressed(folder / IMAGES, images_NHWC=images_NHWC, labels_N=labels_N, predicted_N=predicted_N)
+    some = test.taken(balanced(test.labels_N, SAMPLE, 0))
+    labels_N = some.labels_N
+    predicted_N = predict(session(folder / MODEL, 1), some.raw_N).argmax(1)
+    raw: dict[str, Any]
+    if isinstance(some.raw_N, Texts):
+        raw = {"texts": some.raw_N.packed(), "ends_N": np.cumsum(some.raw_N.lengths_N)}
+    else:
+        raw = {"images_NHWC": np.array(some.raw_N)}
+    np.savez_compressed(folder / SAMPLES, **raw, labels_N=labels_N, predicted_N=predicted_N)
     promise = Promise(
-        sha256={name: _digest(folder / name) for name in (MODEL, IMAGES, REFERENCE)},
+        sha256={name: _digest(folder / name) for name in (MODEL, SAMPLES, REFERENCE)},
         accuracy=float((predicted_N == labels_N).mean()),
         agreement=1.0,
         p50_ms=p50_ms,
@@ -111,7 +117,7 @@ def read(model: Path) -> tuple[Promise, Sample]:
     path = model.with_name(PROMISE)
     try:
         promise = Promise(**read_json(path))
-        for file in (model, model.with_name(IMAGES), model.with_name(REFERENCE)):
+        for file in (model, model.with_name(SAMPLES), model.with_name(REFERENCE)):
             name = MODEL if file == model else file.name
             if _digest(file) != promise.sha256[name]:
                 raise BadInput(f"{file}: its SHA-256 is not that in {path}: one of the two was changed")
@@ -122,8 +128,10 @@ def read(model: Path) -> tuple[Promise, Sample]:
         ) from None
     except (LookupError, TypeError, ValueError):
         raise BadInput(f"{path}: not the promise that stage select writes") from None
-    with np.load(model.with_name(IMAGES)) as arrays:
-        return promise, Sample(**arrays)
+    with np.load(model.with_name(SAMPLES)) as arrays:
+        texts = "texts" in arrays
+        raw_N = Texts.of(arrays["texts"], arrays["ends_N"]) if texts else arrays["images_NHWC"]
+        return promise, Sample(raw_N, arrays["labels_N"], arrays["predicted_N"])
 
 
 def _digest(path: Path) -> str:

@@ -1,6 +1,6 @@
 """ONNX Runtime: sessions, predictions, the memory they take and the machine. No torch here.
 
-image_NHWC: uint8 [N, H, W, C]; logits_NK: float32.
+raw_N: what a file takes, uint8 images [N, H, W, C] or strings [N]; logits_NK: float32.
 """
 
 from __future__ import annotations
@@ -25,9 +25,13 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from tasks.core.common.errors import BadInput
+from tasks.core.data.texts import Texts
 
+Raw = NDArray[Any] | Texts  # what a file takes: images, or texts
 REFUSALS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException)
 EVAL_BATCH = 500
+STRINGS = "tensor(string)"  # the type of what a file takes that takes texts
+SOME_TEXT = "a text of some words, as long as many are " * 3
 ISA_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 VNNI = {"avx512_vnni", "avx_vnni", "asimddp"}  # integer dot products, ARM's among them
 
@@ -53,13 +57,15 @@ def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
         raise BadInput(f"{name}: not a model for ONNX Runtime: {reason}") from None
 
 
-def predict(run: onnxruntime.InferenceSession, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """logits_NK of all images, a few hundred at a time."""
-    logits = [
-        run.run(None, {"image": np.ascontiguousarray(images_NHWC[i : i + EVAL_BATCH])})[0]
-        for i in range(0, len(images_NHWC), EVAL_BATCH)
-    ]
-    return np.concatenate(logits)
+def predict(run: onnxruntime.InferenceSession, raw_N: Raw) -> NDArray[np.float32]:
+    """logits_NK of all examples, a few hundred at a time."""
+    starts = range(0, len(raw_N), EVAL_BATCH)
+    return np.concatenate([run.run(None, feed(run, raw_N[i : i + EVAL_BATCH]))[0] for i in starts])
+
+
+def feed(run: onnxruntime.InferenceSession, raw_N: Raw) -> dict[str, NDArray[Any]]:
+    """What `run` takes these examples by."""
+    return {run.get_inputs()[0].name: np.ascontiguousarray(raw_N)}
 
 
 def peak_memory_mb(model: Path, batch: int) -> float:
@@ -72,8 +78,12 @@ def peak_memory_mb(model: Path, batch: int) -> float:
 
 def _print_peak_memory(model: Path, batch: int) -> None:
     run = session(model, 1)
-    shape = run.get_inputs()[0].shape[1:]
-    run.run(None, {"image": np.zeros((batch, *shape), np.uint8)})
+    given = run.get_inputs()[0]
+    if given.type == STRINGS:
+        raw_N: NDArray[Any] = np.full(batch, SOME_TEXT, object)
+    else:
+        raw_N = np.zeros((batch, *given.shape[1:]), np.uint8)
+    run.run(None, feed(run, raw_N))
     # Not getrusage: its peak is inherited from the process that started this one.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak_kb = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))

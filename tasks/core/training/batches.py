@@ -1,6 +1,7 @@
-"""Batches of images on the device that computes: drawn anew each epoch for training, or the same each time.
+"""Batches of examples on the device that computes: drawn anew each epoch for training, or the same each time.
 
-x_NHWC: uint8 images; x_NCHW: normalised float32; N is the global batch.
+x_N: examples as a data set holds them, such as uint8 images; x: what a network takes, such as normalised ones; N is the
+global batch.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tasks.core.augmentation.batch import normalize
 from tasks.core.data.dataset import Split
+from tasks.core.data.inputs import Input
 from tasks.core.training.optimizer import Recipe
 
 EVAL_BATCH = 500  # large enough for full speed, small enough for the caches
-RESIDENT = 0.25  # share of a GPU's free memory that the images for training may take for good
+RESIDENT = 0.25  # share of a GPU's free memory that the examples for training may take for good
 UPLOAD_BYTES = 64 << 20  # at once
 AHEAD = 3  # batches that are read while a GPU computes
 
-Batch = tuple[Tensor, Tensor]  # x_NHWC, labels_N
+Batch = tuple[Tensor, Tensor]  # x_N, labels_N
 
 
 class TrainingBatches:
     """The global batches of each epoch, on the device that computes.
 
-    A CPU cuts them from the memory map. A GPU keeps all images where they fit; else a thread reads ahead, into
+    A CPU cuts them from the memory map. A GPU keeps all examples where they fit; else a thread reads ahead, into
     pinned memory from which they are copied while the GPU computes.
     """
 
@@ -40,25 +41,25 @@ class TrainingBatches:
         self._held: Batch | None = None
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
-            if train.images_NHWC.nbytes <= RESIDENT * free:
-                self._held = _uploaded(train.images_NHWC, device), to_device(train.labels_N, device)
+            if train.x_N.nbytes <= RESIDENT * free:
+                self._held = _uploaded(train.x_N, device), to_device(train.labels_N, device)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Those of an epoch, counted from 0; the last images that fill no batch wait for another one."""
+        """Those of an epoch, counted from 0; the last examples that fill no batch wait for another one."""
         rows_SN = self._rows(number)
         if self._device.type == "cpu":
-            images_NHWC, labels_N = self._train.images_NHWC, self._train.labels_N
+            x_N, labels_N = self._train.x_N, self._train.labels_N
             for rows_N in rows_SN:
-                yield to_device(images_NHWC[rows_N], self._device), to_device(labels_N[rows_N], self._device)
+                yield to_device(x_N[rows_N], self._device), to_device(labels_N[rows_N], self._device)
         elif self._held is not None:
-            held_NHWC, held_N = self._held
+            held_x_N, held_N = self._held
             for at_N in to_device(rows_SN, self._device):
-                yield held_NHWC[at_N], held_N[at_N]
+                yield held_x_N[at_N], held_N[at_N]
         else:
             yield from self._read_ahead(rows_SN)
 
     def _rows(self, epoch: int) -> npt.NDArray[np.intp]:
-        """Which images each step S has: an epoch draws as many as there are."""
+        """Which examples each step S has: an epoch draws as many as there are."""
         size = self._recipe.batch_size
         order = self._train.drawn(len(self._train), np.random.default_rng([self._recipe.seed, epoch]))
         rows_SN = order[: len(order) // size * size].reshape(-1, size)
@@ -67,29 +68,29 @@ class TrainingBatches:
 
     def _read_ahead(self, rows_SN: npt.NDArray[np.intp]) -> Iterator[Batch]:
         def read(rows_N: npt.NDArray[np.intp]) -> Batch:
-            images_NHWC, labels_N = self._train.images_NHWC[rows_N], self._train.labels_N[rows_N]
-            return torch.from_numpy(images_NHWC).pin_memory(), torch.from_numpy(labels_N).pin_memory()
+            x_N, labels_N = self._train.x_N[rows_N], self._train.labels_N[rows_N]
+            return torch.from_numpy(x_N).pin_memory(), torch.from_numpy(labels_N).pin_memory()
 
         with ThreadPoolExecutor(1) as reader:
             steps = iter(rows_SN)
             reading: deque[Future[Batch]] = deque(reader.submit(read, rows) for rows in islice(steps, AHEAD))
             while reading:
-                x_NHWC, labels_N = reading.popleft().result()
+                x_N, labels_N = reading.popleft().result()
                 reading.extend(reader.submit(read, rows) for rows in islice(steps, 1))
                 # The allocator of pinned memory gives none anew before the copies from it have ended.
                 yield (
-                    x_NHWC.to(self._device, non_blocking=True),
+                    x_N.to(self._device, non_blocking=True),
                     labels_N.to(self._device, non_blocking=True),
                 )
 
 
-def _uploaded(images_NHWC: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """All images on the device, without all of them being in memory as well."""
-    held_NHWC = torch.empty(images_NHWC.shape, dtype=torch.uint8, device=device)
-    some = max(1, UPLOAD_BYTES // images_NHWC[0].nbytes)
-    for start in range(0, len(images_NHWC), some):
-        held_NHWC[start : start + some] = to_device(images_NHWC[start : start + some], device)
-    return held_NHWC
+def _uploaded(x_N: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """All examples on the device, without all of them being in memory as well."""
+    held_N = torch.empty(x_N.shape, dtype=torch.uint8, device=device)
+    some = max(1, UPLOAD_BYTES // x_N[0].nbytes)
+    for start in range(0, len(x_N), some):
+        held_N[start : start + some] = to_device(x_N[start : start + some], device)
+    return held_N
 
 
 def to_device(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
@@ -98,13 +99,12 @@ def to_device(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
 
 
 def sample(
-    model: nn.Module, split: Split, mean: list[float], std: list[float], images: int, batch: int
+    model: nn.Module, split: Split, given: Input, most: int, batch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Whole batches of (x_NCHW, labels_N), the same ones each time; one smaller batch if there are fewer."""
+    """Whole batches of (x, labels_N), at most so many examples, the same ones each time; one smaller batch if there are fewer."""
     device = next(model.parameters()).device
-    order = split.drawn(min(images, len(split)), np.random.default_rng(0))
+    order = split.drawn(min(most, len(split)), np.random.default_rng(0))
     size = min(batch, len(order))
     for start in range(0, len(order) - size + 1, size):
         rows = np.sort(order[start : start + size])
-        x_NHWC = to_device(split.images_NHWC[rows], device)
-        yield normalize(x_NHWC, mean, std), to_device(split.labels_N[rows], device)
+        yield given.tensor(to_device(split.x_N[rows], device)), to_device(split.labels_N[rows], device)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.core.data.dataset import Split
+from tasks.core.data.inputs import Input
 from tasks.core.distributed.exchange import Gather, gathering
 from tasks.core.distributed.world import World
 from tasks.core.training.batches import EVAL_BATCH, sample
@@ -22,9 +23,7 @@ RECALIBRATION_IMAGES = 2000
 
 
 @torch.inference_mode()
-def recalibrate(
-    model: nn.Module, split: Split, mean: list[float], std: list[float], images: int = RECALIBRATION_IMAGES
-) -> None:
+def recalibrate(model: nn.Module, split: Split, given: Input, images: int = RECALIBRATION_IMAGES) -> None:
     """Compute batch norm's statistics anew, as the mean over batches of images without augmentation.
 
     Those of a network before it was pruned no longer fit what its layers now put out (Li et al. 2020,
@@ -38,7 +37,7 @@ def recalibrate(
         norm.reset_running_stats()
         norm.momentum = None  # the cumulative mean
         norm.train()
-    for x_NCHW, _ in sample(model, split, mean, std, images, EVAL_BATCH):
+    for x_NCHW, _ in sample(model, split, given, images, EVAL_BATCH):
         model(x_NCHW)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

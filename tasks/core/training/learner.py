@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.augment import Augment
 from tasks.core.common.errors import StageFailed
 from tasks.core.data.dataset import Split
 from tasks.core.distributed.sharding import WholeModel, WholeOptimizer, own, shard, whole
@@ -143,7 +143,7 @@ class Learner:
             )
 
     @torch.no_grad()
-    def settle(self, train: Split, augment: BatchAugment) -> None:
+    def settle(self, train: Split, augment: Augment) -> None:
         """Make a network of the averaged weights, if there are any: those that L1 has set to zero are zero, and the
         statistics of batch norm are of these weights."""
         if self.ema is None:
@@ -152,7 +152,7 @@ class Learner:
             for averaged, weight in zip(self.ema.module.parameters(), self.model.parameters(), strict=True):
                 if weight.ndim > 1:
                     own(averaged).mul_(own(weight) != 0)
-        recalibrate(self.ema.module, train, augment.mean, augment.std)
+        recalibrate(self.ema.module, train, augment.input)
 
     def _connect(self) -> None:
         """`network` is what computes gradients that are of all ranks; DDP has to know which parameters have any."""

@@ -5,7 +5,7 @@ is global: every rank draws and augments the same global batch from the same see
 own slice, so that the number of ranks changes neither what is learned from nor in which order.
 (Augmentation costs about a hundredth of a training step; that is what this simplicity costs.)
 
-x_NHWC: uint8 images; x_NCHW: normalised float32; N is the global batch, K the classes.
+x_N: examples, such as uint8 images; x: what the network takes, such as normalised ones; N is the global batch, K the classes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.core.augmentation.batch import BatchAugment, normalize
+from tasks.core.augmentation.augment import Augment
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.data.dataset import Split
+from tasks.core.data.inputs import Input
 from tasks.core.distributed.world import World, check_divides
 from tasks.core.training import checkpoints
 from tasks.core.training.batches import EVAL_BATCH, TrainingBatches, to_device
@@ -63,7 +64,7 @@ def epochs(
     recipe: Recipe,
     train: Split,
     val: Split,
-    augment: BatchAugment,
+    augment: Augment,
     num_classes: int,
     world: World,
     *,
@@ -106,9 +107,9 @@ def epochs(
             loss_sum = torch.zeros((), device=world.device)
             correct = torch.zeros((), device=world.device)
             augmented = partial(augment, generator=draws, num_classes=num_classes)
-            for step, (x_NHWC, labels_N) in enumerate(batches.epoch(epoch), 1):
-                compute = partial(_step, gradients, augmented, x_NHWC, labels_N)
-                attempt = partial(_try, model, x_NHWC, augment) if world.size == 1 else None
+            for step, (x_N, labels_N) in enumerate(batches.epoch(epoch), 1):
+                compute = partial(_step, gradients, augmented, x_N, labels_N)
+                attempt = partial(_try, model, x_N, augment) if world.size == 1 else None
                 loss, right = within_memory(compute, share, attempt)
                 loss_sum += loss
                 correct += right
@@ -123,16 +124,14 @@ def epochs(
             yield row
 
 
-def predict(model: nn.Module, split: Split, mean: list[float], std: list[float]) -> Tensor:
-    """Logits_NK (float32, on the CPU) of every image of `split`, in order."""
+def predict(model: nn.Module, split: Split, given: Input) -> Tensor:
+    """Logits_NK (float32, on the CPU) of every example of `split`, in order."""
     device = next(model.parameters()).device
     training = model.training
     model.eval()
     with torch.inference_mode():
         logits = [
-            model(normalize(to_device(split.images_NHWC[i : i + EVAL_BATCH], device), mean, std))
-            .float()
-            .cpu()
+            model(given.tensor(to_device(split.x_N[i : i + EVAL_BATCH], device))).float().cpu()
             for i in range(0, len(split.labels_N), EVAL_BATCH)
         ]
     model.train(training)
@@ -155,11 +154,11 @@ def _steps(train: Split, recipe: Recipe) -> int:
 def _step(
     gradients: Callable[..., Sequence[Tensor]],
     augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    x_NHWC: Tensor,
+    x_N: Tensor,
     labels_N: Tensor,
 ) -> Sequence[Tensor]:
     """All of a step that needs memory."""
-    return gradients(*augment(x_NHWC, labels_N))
+    return gradients(*augment(x_N, labels_N))
 
 
 def _gradients(
@@ -168,7 +167,7 @@ def _gradients(
     recipe: Recipe,
     teacher: Teacher | None,
     world: World,
-    x_NCHW: Tensor,
+    x: Tensor,
     targets_NK: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Give the parameters their gradients on this rank's share of the global batch, computed in
@@ -181,10 +180,10 @@ def _gradients(
             learner.unshared() if part < last else nullcontext(),
             torch.autocast(world.device.type, torch.bfloat16, enabled=world.device.type == "cuda"),
         ):
-            logits_NK = learner.network(x_NCHW[mine])
+            logits_NK = learner.network(x[mine])
             loss = criterion(logits_NK, targets_NK[mine])
             if teacher is not None:
-                loss = torch.lerp(loss, _distillation(logits_NK, x_NCHW[mine], teacher), teacher.weight)
+                loss = torch.lerp(loss, _distillation(logits_NK, x[mine], teacher), teacher.weight)
             loss = loss / recipe.accumulate
             loss.backward()  # type: ignore[no-untyped-call]
         loss_sum = loss_sum + loss.detach()
@@ -192,9 +191,9 @@ def _gradients(
     return loss_sum, correct
 
 
-def _try(model: nn.Module, x_NHWC: Tensor, augment: BatchAugment, count: int) -> None:
-    """Compute the gradients of `count` images as a step does, for nothing but the memory that it takes."""
-    model(normalize(x_NHWC[:count], augment.mean, augment.std)).sum().backward()
+def _try(model: nn.Module, x_N: Tensor, augment: Augment, count: int) -> None:
+    """Compute the gradients of `count` examples as a step does, for nothing but the memory that it takes."""
+    model(augment.input.tensor(x_N[:count])).sum().backward()
     model.zero_grad(set_to_none=True)
 
 
@@ -219,9 +218,9 @@ def _criterion(
     return loss
 
 
-def _distillation(logits_NK: Tensor, x_NCHW: Tensor, teacher: Teacher) -> Tensor:
+def _distillation(logits_NK: Tensor, x: Tensor, teacher: Teacher) -> Tensor:
     with torch.inference_mode():
-        taught_NK = F.log_softmax(teacher.model(x_NCHW) / teacher.temperature, 1)
+        taught_NK = F.log_softmax(teacher.model(x) / teacher.temperature, 1)
     learnt_NK = F.log_softmax(logits_NK / teacher.temperature, 1)
     divergence = F.kl_div(learnt_NK, taught_NK.clone(), reduction="batchmean", log_target=True)
     return divergence * teacher.temperature**2  # keeps the gradients' size whatever the temperature
@@ -235,7 +234,7 @@ def _validated(
     steps: int,
     recipe: Recipe,
     val: Split,
-    augment: BatchAugment,
+    augment: Augment,
     world: World,
 ) -> Epoch:
     """The epoch's row. Every rank computes the same one, so that all stop together."""
@@ -247,7 +246,7 @@ def _validated(
         raise StageFailed(
             f"the loss is {train_loss} in epoch {epoch}: lower lr ({recipe.lr:g}), lengthen warmup_epochs or set clip_norm"
         )
-    logits_NK = predict(learner.result, val, augment.mean, augment.std)
+    logits_NK = predict(learner.result, val, augment.input)
     labels_N = to_device(val.labels_N, logits_NK.device)
     return Epoch(
         epoch=epoch,

@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from torch import nn
+
 from tasks.core.config.params import TrainParams
 from tasks.core.data.dataset import Dataset
+from tasks.core.data.inputs import ImageInput, TextInput
+from tasks.core.models.architectures import build
 from tasks.core.models.spec import Spec
+from tasks.core.models.tables import adopt
 from tasks.core.training.loop import Epoch
 from tasks.core.training.optimizer import Recipe
 
@@ -26,13 +31,25 @@ def spec_of(params: TrainParams, dataset: Dataset) -> Spec:
         params.arch,
         params.width,
         params.dropout,
-        dataset.image_shape,
+        dataset.input.shape if isinstance(dataset.input, ImageInput) else None,
         len(dataset.classes),
         params.stochastic_depth,
         params.batch_norm,
         params.sampling,
         params.downscale,
+        params.vocabulary if isinstance(dataset.input, TextInput) else 0,
     )
+
+
+def new_network(params: TrainParams, dataset: Dataset) -> nn.Module:
+    """The untrained network that `params` describes; one of texts has rows for the words of those for training.
+
+    Raises:
+        BadInput: there is no such network, or it does not suit the data.
+    """
+    network = build(spec_of(params, dataset))
+    adopt(network, dataset.train.tokens_N)
+    return network
 
 
 def note(row: Epoch) -> str:

@@ -7,16 +7,15 @@ from dataclasses import replace
 
 import torch
 
-from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.augment import augment_of
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.config.params import TrainParams
 from tasks.core.data.dataset import open_dataset, subset
 from tasks.core.distributed.world import World, deterministic, keep_memory
-from tasks.core.models.architectures import build
 from tasks.core.models.saved import mac_count
 from tasks.core.models.transfer import begin
 from tasks.core.training.loop import Epoch, epochs
-from tasks.core.training.recipes import recipe_of, spec_of
+from tasks.core.training.recipes import new_network, recipe_of
 from tasks.core.tuning.trials import Answer, Task
 
 
@@ -49,15 +48,15 @@ class Trainer:
         task, dataset = self._task, self._dataset
         params = params.model_copy(update={"epochs": task.epochs, "early_stopping": 0})
         torch.manual_seed(params.seed)
-        model = build(spec_of(params, dataset))
-        self._macs = mac_count(model, dataset.image_shape)
+        model = new_network(params, dataset)
+        self._macs = mac_count(model, dataset.input)
         begin(model, task.weights)
         self._running = epochs(
             model,
             recipe_of(params),
             replace(self._subset, sampling=params.sampling),
             dataset.val,
-            BatchAugment(task.policy, params.augment_strength),
+            augment_of(task.policy, params.augment_strength),
             len(dataset.classes),
             self._world,
         )

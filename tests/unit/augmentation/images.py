@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.core.augmentation.batch import BatchAugment, normalize
+from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.data.inputs import ImageInput
 
 N, SIDE, CLASSES = 16, 20, 3
 OPERATIONS: dict[str, dict[str, float]] = {
@@ -29,12 +30,22 @@ MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
 
 
 def policy(channels: int, operations: dict[str, dict[str, float]]) -> dict[str, Any]:
-    return {"channel_mean": MEAN[:channels], "channel_std": STD[:channels], "operations": operations}
+    given = of_channels(channels)
+    return {
+        "image_shape": given.shape,
+        "channel_mean": given.channel_mean,
+        "channel_std": given.channel_std,
+        "operations": operations,
+    }
 
 
 def suiting(channels: int) -> dict[str, dict[str, float]]:
     """No colour for grey images: the policy never asks for it."""
     return {k: v for k, v in OPERATIONS.items() if channels == 3 or k not in COLOUR_ONLY}
+
+
+def of_channels(channels: int) -> ImageInput:
+    return ImageInput((SIDE, SIDE, channels), MEAN[:channels], STD[:channels])
 
 
 def images(channels: int, n: int = N, height: int = SIDE, width: int = SIDE) -> Tensor:
@@ -52,7 +63,7 @@ def apply(
 
 def plain(x_NHWC: Tensor) -> Tensor:
     channels = x_NHWC.shape[3]
-    return normalize(x_NHWC, MEAN[:channels], STD[:channels])
+    return of_channels(channels).tensor(x_NHWC)
 
 
 def levels(x_NHWC: Tensor) -> Tensor:

@@ -4,17 +4,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tasks.core.augmentation.batch import BatchAugment, normalize
-from tasks.core.data.dataset import pixel_scale
+from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.data.inputs import ImageInput
 from tests.unit.augmentation.images import (
     CLASSES,
-    MEAN,
     OPERATIONS,
     SIDE,
-    STD,
     N,
     apply,
     images,
+    of_channels,
     plain,
     policy,
     suiting,
@@ -30,17 +29,19 @@ def test_normalize_gives_mean_zero_and_deviation_one_when_given_the_images_own_s
     x_NHWC = images(channels) // torch.tensor([1, 2, 3][:channels])
     pixels = x_NHWC.double() / 255
     mean, std = pixels.mean((0, 1, 2)).tolist(), pixels.std((0, 1, 2), correction=0).tolist()
-    x_NCHW = normalize(x_NHWC, mean, std)
-    _, scale = pixel_scale(mean, std)
+    given = ImageInput((SIDE, SIDE, channels), mean, std)
+    x_NCHW = given.tensor(x_NHWC)
     assert x_NCHW.shape == (N, channels, SIDE, SIDE)
     assert x_NCHW.dtype == torch.float32
     assert x_NCHW.is_contiguous(memory_format=torch.channels_last)
-    assert x_NCHW.mean().abs() <= 0.5 * scale + 1e-5, "zero is a whole grey level, at most half of one away"
+    assert x_NCHW.mean().abs() <= 0.5 * given.scale + 1e-5, (
+        "zero is a whole grey level, at most half of one away"
+    )
     assert x_NCHW.square().mean().item() == pytest.approx(1, abs=1e-4)
 
 
 def test_normalize_gives_zeros_when_all_pixels_are_alike() -> None:
-    x_NCHW = normalize(torch.full((2, 8, 8, 1), 51, dtype=torch.uint8), [0.2], [0.0])
+    x_NCHW = ImageInput((8, 8, 1), [0.2], [0.0]).tensor(torch.full((2, 8, 8, 1), 51, dtype=torch.uint8))
     assert torch.equal(x_NCHW, torch.zeros(2, 1, 8, 8))
 
 
@@ -71,7 +72,7 @@ def test_operation_changes_images_each_by_its_own_draw_when_it_is_on(name: str, 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in ("erase", "mixup", "cutmix")])
 def test_pixels_stay_within_black_and_white_when_changed_at_full_strength(name: str) -> None:
     x_NCHW, _ = apply(images(3), {name: OPERATIONS[name]}, strength=2.0)
-    zero, scale = pixel_scale(MEAN, STD)
+    zero, scale = of_channels(3).zero, of_channels(3).scale
     black, white = -zero * scale, (255 - zero) * scale
     assert x_NCHW.min() >= black - 1e-4
     assert x_NCHW.max() <= white + 1e-4
@@ -116,8 +117,7 @@ def test_crop_reaches_every_window_of_the_padded_image_when_strength_rounds_to_i
 ) -> None:
     x_NHWC = images(1)[:1].repeat(1500, 1, 1, 1)
     x_NCHW, _ = apply(x_NHWC, {"crop": {"pixels": 2}}, strength)
-    zero, _ = pixel_scale(MEAN[:1], STD[:1])
-    padded = plain(F.pad(x_NHWC[:1], (0, 0, most, most, most, most), value=zero))
+    padded = plain(F.pad(x_NHWC[:1], (0, 0, most, most, most, most), value=of_channels(1).zero))
     steps = range(2 * most + 1)
     windows = {
         tuple(padded[0, 0, r : r + SIDE, c : c + SIDE].flatten().tolist()) for r in steps for c in steps
@@ -127,7 +127,7 @@ def test_crop_reaches_every_window_of_the_padded_image_when_strength_rounds_to_i
 
 def test_ranges_grow_with_strength_when_it_is_doubled() -> None:
     x_NHWC = torch.full((500, 4, 4, 1), 60, dtype=torch.uint8)
-    zero, scale = pixel_scale(MEAN[:1], STD[:1])
+    zero, scale = of_channels(1).zero, of_channels(1).scale
     for strength in (0.5, 1.0, 2.0):
         x_NCHW, _ = apply(x_NHWC, {"brightness": {"range": 0.4}}, strength)
         factor_N = (x_NCHW[:, 0, 0, 0] / scale + zero) / 60

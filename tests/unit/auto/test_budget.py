@@ -18,6 +18,7 @@ from tasks.core.auto.budget import (
     length,
     passes,
 )
+from tasks.core.data.inputs import ImageInput
 from tasks.core.models.architectures import build
 from tasks.core.models.spec import Spec
 
@@ -26,7 +27,7 @@ SMALL = Cost(macs=4_000_000, activations=80_000, operators=16)
 
 def test_cost_counts_macs_outputs_and_operators_when_a_network_is_known() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 5))
-    cost = cost_of(net.train(), (8, 8, 3))
+    cost = cost_of(net.train(), ImageInput((8, 8, 3), [0.5] * 3, [0.5] * 3))
     assert cost == Cost(macs=64 * 27 * 8 + 512 * 5, activations=3 * 512 + 5, operators=4)
     assert net.training
 
@@ -59,7 +60,7 @@ def test_passes_grow_with_the_work() -> None:
 
 def test_downscaling_makes_a_network_cheaper() -> None:
     specs = [Spec("convnet_small", 16, 0.0, (64, 64, 3), 10, downscale=factor) for factor in (1, 2)]
-    full, half = (cost_of(build(spec), (64, 64, 3)) for spec in specs)
+    full, half = (cost_of(build(spec), ImageInput((64, 64, 3), [0.5] * 3, [0.5] * 3)) for spec in specs)
     assert 3.5 * half.macs < full.macs
 
 

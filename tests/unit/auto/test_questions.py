@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.core.auto import questions, rules
+from tasks.core.auto import questions, refinements, rules
 from tasks.core.auto.augmentations import Candidate
 from tasks.core.auto.budget import Cost
 from tasks.core.auto.draft import Draft
@@ -17,6 +17,7 @@ from tasks.core.auto.networks import LEARNED_LR, LR, PRETRAINED, RANDOM, Network
 from tasks.core.auto.trials import Outcome
 from tasks.core.common.progress import Progress
 from tasks.core.config.params_file import Asked, Pipeline
+from tasks.core.data.inputs import ImageInput
 
 SMALL, MIDDLE, LARGE = (Network("convnet_small", width) for width in (16, 32, 64))
 CHANCE = 0.12
@@ -38,7 +39,7 @@ def draft_of(trials: Any, *auto: str) -> Draft:
         "quantize": {"schemes": ["fp32"]},
     }
     asked = Asked(content, Pipeline.model_validate(content), frozenset(auto))
-    return Draft(asked, trials, (64, 64, 3), 1000, Progress("recipe", 9))
+    return Draft(asked, trials, ImageInput((64, 64, 3), [0.5] * 3, [0.3] * 3), 1000, Progress("recipe", 9))
 
 
 def chosen(monkeypatch: pytest.MonkeyPatch, short: dict[int, float], longer: dict[int, float]) -> int:
@@ -109,10 +110,10 @@ def test_augmentation_is_used_when_it_is_better_or_costs_next_to_nothing(
 
     trials: Any = SimpleNamespace(chance=CHANCE, cost=lambda _: Cost(1000, 1000, 10), run_on=run_on)
     offered = [Candidate(key, {key: value}) for key, value in values.items()]
-    monkeypatch.setattr(questions, "candidates", lambda _: offered)
+    monkeypatch.setattr(refinements, "candidates", lambda _: offered)
     draft = draft_of(trials, "train.arch", *(f"augment.{key}" for key in costs))
     questions.begin(draft)
-    questions.choose_augmentations(draft)
+    refinements.choose_augmentations(draft)
     taken = [tried.name for tried in draft.augmentations if tried.used]
     assert taken == ["crop", "flip_horizontal"], (
         "erasing is within the noise, but costs three hundredths of the loss"

@@ -17,6 +17,7 @@ from tasks.core.auto.settle import settle
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params_file import Asked, Pipeline, load_asked, load_pipeline, may_be_auto
 from tasks.core.data.dataset import Dataset, Split
+from tasks.core.data.inputs import ImageInput
 from tasks.recipe import recipe
 
 SECTIONS = ("augment", "tune", "train", "prune", "quantize", "press", "evaluate")
@@ -29,7 +30,7 @@ def digits() -> Dataset:
     images = (pixels.reshape(-1, 8, 8, 1) * 15.9).astype(np.uint8)
     parts = [slice(0, 600), slice(600, 800), slice(800, None)]
     splits = [Split(images[part], labels[part].astype(np.int64)) for part in parts]
-    return Dataset([str(i) for i in range(10)], (8, 8, 1), [0.3], [0.3], "digest", *splits)
+    return Dataset([str(i) for i in range(10)], ImageInput((8, 8, 1), [0.3], [0.3]), "digest", *splits)
 
 
 @pytest.fixture(autouse=True)
@@ -109,9 +110,9 @@ def test_what_is_set_by_hand_stays_and_is_not_asked_about(tmp_path: Path, digits
 
 def test_trials_are_longer_and_it_is_said_when_all_are_at_chance(tmp_path: Path, digits: Dataset) -> None:
     noise = np.random.default_rng(0).permutation(len(digits.train.labels_N))
-    train = Split(digits.train.images_NHWC, np.asarray(digits.train.labels_N)[noise])
-    val = Split(digits.val.images_NHWC, np.asarray(digits.val.labels_N)[::-1].copy())
-    shuffled = Dataset(digits.classes, digits.image_shape, [0.3], [0.3], "shuffled", train, val, digits.test)
+    train = Split(digits.train.raw_N, np.asarray(digits.train.labels_N)[noise])
+    val = Split(digits.val.raw_N, np.asarray(digits.val.labels_N)[::-1].copy())
+    shuffled = Dataset(digits.classes, digits.input, "shuffled", train, val, digits.test)
     path = asked(tmp_path, augment={"flip_horizontal": False, "rotate": 0, "crop": 0, "brightness": 0})
     _, draft = settled(path, shuffled, tmp_path / "journal")
     assert any("trials got longer" in note for note in draft.notes)

@@ -15,7 +15,7 @@ from tasks.core.config.params import SelectParams
 from tasks.core.models.saved import smooth_activations
 from tasks.core.pruning.channels import find_groups
 from tasks.core.quantization.source import Source
-from tests.networks import SHAPE, kernels, network_of, source_of
+from tests.networks import GIVEN, kernels, network_of, source_of
 
 pytestmark = pytest.mark.slow  # graphs are exported
 
@@ -53,7 +53,7 @@ def test_design_is_smaller_and_faster_when_more_leaves(bench: Bench) -> None:
 def test_only_the_named_group_is_cut_when_the_design_names_one(bench: Bench, source: Source) -> None:
     group = bench.groups.prunable[0]
     cut = bench.cut(Design({group.name: 0.5}, "l2", False))
-    widths = {g.name: g.width for g in find_groups(cut, SHAPE, 8).prunable}
+    widths = {g.name: g.width for g in find_groups(cut, GIVEN, 8).prunable}
     assert widths.get(group.name, 8) == group.width // 2
     before = {g.name: g.width for g in bench.groups.prunable if g.name != group.name}
     assert {name: widths[name] for name in before} == before

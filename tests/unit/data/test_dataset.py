@@ -142,11 +142,11 @@ def test_open_dataset_gives_the_rows_that_were_written(
     out, rows_NHWC, places_N = packed
     dataset = open_dataset(out)
     for split, part in ((TRAIN, dataset.train), (VAL, dataset.val), (TEST, dataset.test)):
-        np.testing.assert_array_equal(part.images_NHWC, rows_NHWC[places_N == split])
+        np.testing.assert_array_equal(part.raw_N, rows_NHWC[places_N == split])
         np.testing.assert_array_equal(part.labels_N, np.flatnonzero(places_N == split) % 3)
         assert len(part) == (places_N == split).sum()
-        assert isinstance(part.images_NHWC, np.memmap)
-    assert dataset.image_shape == (5, 4, 3)
+        assert isinstance(part.raw_N, np.memmap)
+    assert dataset.input.shape == (5, 4, 3)
 
 
 def test_write_arrays_writes_what_numpy_would(packed: tuple[Path, np.ndarray, np.ndarray]) -> None:
@@ -161,8 +161,8 @@ def test_write_arrays_gives_the_moments_of_the_training_images(
     out, rows_NHWC, places_N = packed
     train_NHWC = rows_NHWC[places_N == TRAIN] / 255
     dataset = open_dataset(out)
-    np.testing.assert_allclose(dataset.channel_mean, train_NHWC.mean(axis=(0, 1, 2)), atol=1e-6)
-    np.testing.assert_allclose(dataset.channel_std, train_NHWC.std(axis=(0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(dataset.input.channel_mean, train_NHWC.mean(axis=(0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(dataset.input.channel_std, train_NHWC.std(axis=(0, 1, 2)), atol=1e-6)
 
 
 def test_write_arrays_gives_a_spread_to_divide_by_when_a_channel_is_constant(tmp_path: Path) -> None:

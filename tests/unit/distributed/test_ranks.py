@@ -58,7 +58,7 @@ def trained(world: World, double: bool, shard: bool) -> dict[str, Tensor]:
     net = network(dropout=0.0)  # which each rank draws for itself
     model: nn.Module = Double(net) if double else net
     augment = (DoubleTargets if double else BatchAugment)(POLICY)
-    train = TRAIN if double else Split(TRAIN.images_NHWC[:96], TRAIN.labels_N[:96])
+    train = TRAIN if double else Split(TRAIN.raw_N[:96], TRAIN.labels_N[:96])
     recipe = replace(RECIPE if double else FIRST_STEPS, shard=shard)
     list(epochs(model, recipe, train, VAL, augment, 2, world))
     return model.state_dict()

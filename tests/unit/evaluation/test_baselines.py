@@ -22,7 +22,7 @@ def bright_quarters(count: int, seed: int, side: int = 40, channels: int = 3) ->
 
 
 def accuracies(train: Split, test: Split, most: int = 1000) -> dict[str, float]:
-    x_ND = reduced(test.images_NHWC)
+    x_ND = reduced(test.raw_N)
     return {
         name: float((classifier.predict(x_ND) == test.labels_N).mean())
         for name, classifier in fitted(train, most, 0)

@@ -27,7 +27,7 @@ from tasks.core.models.saved import (
 from tasks.core.models.spec import Spec
 from tasks.core.pruning.criteria import CRITERIA
 from tasks.core.pruning.cutting import Pruner, loss_gradients
-from tests.networks import ARCHITECTURES
+from tests.networks import ARCHITECTURES, GIVEN
 
 
 def spec(arch: str = "resnet_small") -> Spec:
@@ -39,8 +39,8 @@ def pruned(model: nn.Module, criterion: str = "l2", scope: str = "uniform") -> n
     draws = np.random.default_rng(0)
     images = draws.integers(0, 256, (64, 28, 28, 1), dtype=np.uint8)
     some = Split(images, draws.integers(0, 5, 64))
-    gradients = partial(loss_gradients, model, some, [0.3], [0.3])
-    Pruner(model, (28, 28, 1), 0.5, criterion, scope, 1, 8, gradients=gradients).step()
+    gradients = partial(loss_gradients, model, some, GIVEN)
+    Pruner(model, GIVEN, 0.5, criterion, scope, 1, 8, gradients=gradients).step()
     return model
 
 
@@ -53,7 +53,7 @@ def test_model_is_equal_to_the_bit_when_pruned_saved_and_loaded(arch: str, tmp_p
     dense = build(spec(arch)).eval()
     smaller = pruned(dense).eval()
     assert parameter_count(smaller) < 0.5 * parameter_count(dense)
-    assert mac_count(smaller, (28, 28, 1)) < 0.6 * mac_count(dense, (28, 28, 1))
+    assert mac_count(smaller, GIVEN) < 0.6 * mac_count(dense, GIVEN)
     changed = [
         (layer.out_channels, before.out_channels)
         for layer, before in zip(smaller.modules(), dense.modules(), strict=True)
@@ -143,7 +143,7 @@ def test_pruner_keeps_the_largest_filters_when_the_criterion_is_magnitude() -> N
         block.conv2.weight[:, 8:] *= 0.01
         block.bn1.weight[8:] *= 0.01
         kept = block.conv1.weight[:8, 0].clone()
-    Pruner(model, (28, 28, 1), 0.5, "l2", "uniform", 1, 8).step()
+    Pruner(model, GIVEN, 0.5, "l2", "uniform", 1, 8).step()
     assert block.conv1.out_channels == 8
     widest = block.conv1.weight.detach().abs().amax((1, 2, 3))
     assert (widest > 0.05).all(), "a small filter was kept"

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tasks.core.data.inputs import ImageInput
 from tasks.core.models.architectures import build
 from tasks.core.models.spec import Spec
 from tasks.core.pruning.channels import Groups
 from tests.networks import ARCHITECTURES
 
 SHAPE = (28, 28, 1)
+GIVEN = ImageInput(SHAPE, [0.3], [0.3])
 ARCHS = [
     pytest.param(arch, marks=[] if arch == "resnet_small" else pytest.mark.slow) for arch in ARCHITECTURES
 ]

@@ -15,11 +15,11 @@ from tasks.core.runtime.branches import find_branches
 from tasks.core.runtime.export import export, refill
 from tasks.core.runtime.graphs import INPUT
 from tasks.core.runtime.session import session
-from tests.networks import SHAPE, network_of, source_of
+from tests.networks import GIVEN, SHAPE, network_of, source_of
 
 pytestmark = pytest.mark.slow  # graphs are exported
 
-MEAN, STD = [100 / 255], [1 / (255 * 0.015)]
+EXAMPLE = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 
 
 def network(arch: str) -> torch.nn.Module:
@@ -40,12 +40,12 @@ def logits(graph: object, x_NCHW: torch.Tensor) -> np.ndarray:
 
 def test_blocks_are_those_beside_a_shortcut_when_the_network_is_residual() -> None:
     model = network("resnet_small")
-    assert find_blocks(model, export(model, SHAPE), SHAPE) == [Block("blocks.0")]
+    assert find_blocks(model, export(model, GIVEN), EXAMPLE) == [Block("blocks.0")]
 
 
 def test_blocks_are_gates_and_residual_blocks_when_the_network_has_both() -> None:
     model = network("mobilenet_v3_small")
-    blocks = find_blocks(model, export(model, SHAPE), SHAPE)
+    blocks = find_blocks(model, export(model, GIVEN), EXAMPLE)
     assert [b.name for b in blocks if not b.readers] == [f"features.{i}" for i in (3, 5, 6, 8, 10, 11)]
     gates = {b.name: b.readers for b in blocks if b.readers}
     assert gates["features.4.block.2"] == ("features.4.block.3.0",)
@@ -53,7 +53,7 @@ def test_blocks_are_gates_and_residual_blocks_when_the_network_has_both() -> Non
 
 
 def test_no_branch_is_found_when_both_sides_of_a_sum_compute_something() -> None:
-    graph = export(network("resnet_small"), SHAPE).graph
+    graph = export(network("resnet_small"), GIVEN).graph
     sums = [node.name for node in graph.node if node.op_type == "Add"]
     assert len(sums) == 3
     assert [branch.merge for branch in find_branches(graph)] == sums[:1]
@@ -71,12 +71,12 @@ def test_refilled_graph_computes_what_the_network_does_when_blocks_and_channels_
     arch: str, gone: list[str]
 ) -> None:
     model = network(arch)
-    graph, groups = export(model, SHAPE), find_groups(model, SHAPE, 8)
+    graph, groups = export(model, GIVEN), find_groups(model, GIVEN, 8)
     smaller = copy.deepcopy(model)
     take_out(smaller, [Block(name) for name in gone], {})
     cut(smaller, groups, {group.name: range(group.width // 2) for group in groups.prunable})
     assert removed_blocks(smaller) == gone
-    assert mac_count(smaller, SHAPE) < mac_count(model, SHAPE)
+    assert mac_count(smaller, GIVEN) < mac_count(model, GIVEN)
     x_NCHW = torch.rand(3, 1, 28, 28)
     with torch.inference_mode():
         wanted = smaller.eval()(x_NCHW).numpy()
@@ -86,9 +86,9 @@ def test_refilled_graph_computes_what_the_network_does_when_blocks_and_channels_
 def test_network_keeps_its_answers_when_a_gate_becomes_its_mean() -> None:
     source = source_of("mobilenet_v3_small")
     model, val = network_of("mobilenet_v3_small"), source.dataset.val
-    blocks = [b for b in find_blocks(model, source.graph, SHAPE) if b.readers]
-    gates = gate_means(model, blocks, source.dataset.train, MEAN, STD)
-    x_NCHW = (torch.tensor(val.images_NHWC[:200]).permute(0, 3, 1, 2) - 100) * 0.015
+    blocks = [b for b in find_blocks(model, source.graph, EXAMPLE) if b.readers]
+    gates = gate_means(model, blocks, source.dataset.train, GIVEN)
+    x_NCHW = (torch.tensor(val.raw_N[:200]).permute(0, 3, 1, 2) - 100) * 0.015
 
     def distance(means: dict[str, torch.Tensor]) -> float:
         without = copy.deepcopy(model)

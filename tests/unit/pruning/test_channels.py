@@ -10,9 +10,12 @@ import torch_pruning
 from torch import Tensor, nn
 
 from tasks.core.common.errors import StageFailed
+from tasks.core.data.inputs import ImageInput
 from tasks.core.pruning.channels import cut, find_groups
 from tasks.core.pruning.cutting import Pruner
-from tests.unit.pruning.nets import ARCHS, SHAPE, Body, concatenating, conv, network, reasons, widths
+from tests.unit.pruning.nets import ARCHS, GIVEN, Body, concatenating, conv, network, reasons, widths
+
+TINY = ImageInput((4, 4, 1), [0.3], [0.3])
 
 # ---- which channels leave together
 
@@ -20,7 +23,7 @@ from tests.unit.pruning.nets import ARCHS, SHAPE, Body, concatenating, conv, net
 @pytest.mark.parametrize("arch", [*ARCHS, pytest.param("convnext_tiny", marks=pytest.mark.slow)])
 def test_cut_changes_no_logit_when_nothing_reads_the_channels(arch: str) -> None:
     model = network(arch)
-    groups = find_groups(model, SHAPE, 8)
+    groups = find_groups(model, GIVEN, 8)
     gone = {group.name: range(1, group.width, 2) for group in groups.prunable}
     with torch.no_grad():
         for group in groups.prunable:
@@ -39,7 +42,7 @@ def test_cut_changes_no_logit_when_nothing_reads_the_channels(arch: str) -> None
 
 def test_cut_changes_no_logit_when_maps_are_concatenated_and_flattened() -> None:
     model = concatenating()
-    groups = find_groups(model, (4, 4, 1), 8)
+    groups = find_groups(model, TINY, 8)
     assert widths(groups) == {"left": 16, "right": 24}
     with torch.no_grad():
         weight_OCP = cast(Tensor, model.get_parameter("head.weight")).view(3, 40, 16)
@@ -56,10 +59,10 @@ def test_cut_changes_no_logit_when_maps_are_concatenated_and_flattened() -> None
 @pytest.mark.parametrize("make", [network, concatenating])
 def test_groups_are_those_of_a_new_tracing_when_channels_have_left(make: Callable[[], nn.Module]) -> None:
     model = make()
-    shape = SHAPE if make is network else (4, 4, 1)
-    groups = find_groups(model, shape, 4)
+    given = GIVEN if make is network else TINY
+    groups = find_groups(model, given, 4)
     left = cut(model, groups, {group.name: [0, 3, 5, 6] for group in groups.prunable})
-    again = find_groups(model, shape, 4)
+    again = find_groups(model, given, 4)
     assert widths(left) == widths(again)
     for one, other in zip(left.prunable, again.prunable, strict=True):
         mine = {(m.layer, m.axis): m.index_CM.tolist() for m in one.members}
@@ -68,7 +71,7 @@ def test_groups_are_those_of_a_new_tracing_when_channels_have_left(make: Callabl
 
 def test_pruned_network_is_that_of_torch_pruning_when_criterion_and_ratio_are_equal() -> None:
     mine, theirs = network(), network()
-    Pruner(mine, SHAPE, 0.5, "l2", "uniform", 1, 8).step()
+    Pruner(mine, GIVEN, 0.5, "l2", "uniform", 1, 8).step()
     torch_pruning.pruner.BasePruner(
         theirs,
         torch.zeros(1, 1, 28, 28),
@@ -96,7 +99,7 @@ def test_pruned_network_is_that_of_torch_pruning_when_criterion_and_ratio_are_eq
     ],
 )
 def test_find_groups_finds_the_layer_that_makes_the_classes_when_traced(arch: str, head: str) -> None:
-    groups = find_groups(network(arch), SHAPE, 8)
+    groups = find_groups(network(arch), GIVEN, 8)
     assert groups.outputs == (head,)
     others = [reason for layer, reason in reasons(groups).items() if layer != head]
     assert reasons(groups)[head] == "its outputs are the classes"
@@ -111,7 +114,7 @@ def test_find_groups_finds_both_layers_when_the_classes_are_their_sum() -> None:
 
     # The classes' layers come first, and one of them is a convolution: no order, no type tells them.
     model = Body(forward, one=conv(16, 5), two=nn.Linear(16, 5), stem=conv(1, 16))
-    groups = find_groups(model, SHAPE, 8)
+    groups = find_groups(model, GIVEN, 8)
     assert groups.outputs == ("one", "two")
     assert list(widths(groups)) == ["stem"]
 
@@ -140,22 +143,22 @@ def coupled(between: nn.Module | nn.Parameter) -> nn.Module:
 def test_find_groups_keeps_a_group_whole_when_it_holds_what_cannot_be_narrowed(
     between: nn.Module | nn.Parameter, reason: str
 ) -> None:
-    groups = find_groups(coupled(between), SHAPE, 8)
+    groups = find_groups(coupled(between), GIVEN, 8)
     assert reasons(groups)["stem"] == reason
     assert list(widths(groups)) == ["last"]
 
 
 def test_find_groups_keeps_a_group_whole_when_it_is_too_narrow() -> None:
     model = coupled(nn.Identity())
-    assert reasons(find_groups(model, SHAPE, 16))["stem"] == (
+    assert reasons(find_groups(model, GIVEN, 16))["stem"] == (
         "it has 16 channels, and widths are multiples of 16"
     )
-    assert list(widths(find_groups(model, SHAPE, 8))) == ["stem", "last"]
+    assert list(widths(find_groups(model, GIVEN, 8))) == ["stem", "last"]
 
 
 def test_pruner_fails_in_one_line_when_nothing_can_be_pruned() -> None:
     with pytest.raises(StageFailed, match=r"^nothing can be pruned: stem: it has 16 .*; head: its outputs"):
-        Pruner(coupled(nn.Identity()), SHAPE, 0.5, "l2", "uniform", 1, 16)
+        Pruner(coupled(nn.Identity()), GIVEN, 0.5, "l2", "uniform", 1, 16)
 
 
 def branching(net: Body, x_NCHW: Tensor) -> Tensor:
@@ -185,21 +188,21 @@ def test_find_groups_fails_in_one_line_when_tracing_does_not_show_all(
     if forward is branching:
         layers["other"] = conv(1, 16)
     with pytest.raises(StageFailed, match=line) as failed:
-        find_groups(Body(forward, **layers), SHAPE, 8)
+        find_groups(Body(forward, **layers), GIVEN, 8)
     assert "\n" not in str(failed.value)
 
 
 def test_find_groups_names_the_layer_when_the_network_does_not_compute() -> None:
     model = coupled(conv(12, 16))
     with pytest.raises(StageFailed, match=r"^between: does not compute: .*12 channels"):
-        find_groups(model, SHAPE, 8)
+        find_groups(model, GIVEN, 8)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_find_groups_leaves_the_network_as_it_was_when_done(training: bool) -> None:
     model = network().train(training)
     before = copy.deepcopy(model.state_dict())
-    find_groups(model, SHAPE, 8)
+    find_groups(model, GIVEN, 8)
     assert model.training is training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

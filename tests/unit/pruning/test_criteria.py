@@ -11,12 +11,11 @@ import torch_pruning
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.core.augmentation.batch import normalize
 from tasks.core.data.dataset import Split
 from tasks.core.pruning.channels import find_groups
 from tasks.core.pruning.criteria import CRITERIA, Part
 from tasks.core.pruning.cutting import loss_gradients, score
-from tests.unit.pruning.nets import SHAPE, conv, network
+from tests.unit.pruning.nets import GIVEN, SHAPE, conv, network
 
 
 @pytest.fixture
@@ -71,8 +70,8 @@ def test_criterion_scores_as_that_of_torch_pruning_when_groups_are_traced(
     model = network()
     graph = torch_pruning.DependencyGraph().build_dependency(model, torch.zeros(1, 1, 28, 28))
     theirs = {dep.target.module: traced for traced in graph.get_all_groups() for dep, _ in traced[:1]}
-    found = find_groups(model, SHAPE, 8).prunable
-    scores = score(model, find_groups(model, SHAPE, 8), criterion)
+    found = find_groups(model, GIVEN, 8).prunable
+    scores = score(model, find_groups(model, GIVEN, 8), criterion)
     compared = 0
     for group in found:
         for layer in map(model.get_submodule, group.layers):
@@ -85,7 +84,7 @@ def test_criterion_scores_as_that_of_torch_pruning_when_groups_are_traced(
 
 def test_random_differs_exactly_when_the_seed_does() -> None:
     model = network()
-    groups = find_groups(model, SHAPE, 8)
+    groups = find_groups(model, GIVEN, 8)
     state = torch.get_rng_state()
     one, same, other = (score(model, groups, "random", seed=seed)["stem.0"] for seed in (1, 1, 2))
     assert torch.equal(one, same)
@@ -97,8 +96,8 @@ def test_taylor_scores_least_when_the_loss_does_not_depend_on_a_channel(split: S
     model = network()
     with torch.no_grad():
         model.get_parameter("blocks.0.conv2.weight")[:, 7] = 0.0
-    groups = find_groups(model, SHAPE, 8)
-    gradients = loss_gradients(model, split, [0.3], [0.3])
+    groups = find_groups(model, GIVEN, 8)
+    gradients = loss_gradients(model, split, GIVEN)
     scores_C = score(model, groups, "taylor", gradients)["blocks.0.conv1"]
     assert scores_C[7] == 0
     assert (scores_C > 0).sum() == 31
@@ -106,13 +105,13 @@ def test_taylor_scores_least_when_the_loss_does_not_depend_on_a_channel(split: S
 
 def test_taylor_foretells_the_loss_when_a_channel_is_silenced_a_little(split: Split) -> None:
     model = network().double()
-    few = Split(split.images_NHWC[:32], split.labels_N[:32])
-    x_NCHW = normalize(torch.tensor(few.images_NHWC), [0.3], [0.3]).double()
+    few = Split(split.raw_N[:32], split.labels_N[:32])
+    x_NCHW = GIVEN.tensor(torch.tensor(few.raw_N)).double()
     labels_N = torch.tensor(few.labels_N)
     names, parameters = zip(*model.named_parameters(), strict=True)
     loss = F.cross_entropy(model(x_NCHW), labels_N)
     gradients = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
-    groups = find_groups(model.float(), SHAPE, 8)
+    groups = find_groups(model.float(), GIVEN, 8)
     model.double()
     scores = score(model, groups, "taylor", [gradients])
     for group in groups.prunable:
@@ -129,10 +128,10 @@ def test_taylor_foretells_the_loss_when_a_channel_is_silenced_a_little(split: Sp
 
 def test_gradients_are_those_of_autograd_when_there_is_one_batch(split: Split) -> None:
     model = network()
-    few = Split(split.images_NHWC[:32], split.labels_N[:32])
-    (measured,) = loss_gradients(model.train(), few, [0.3], [0.3])
+    few = Split(split.raw_N[:32], split.labels_N[:32])
+    (measured,) = loss_gradients(model.train(), few, GIVEN)
     assert model.training
-    x_NCHW = normalize(torch.tensor(few.images_NHWC), [0.3], [0.3])
+    x_NCHW = GIVEN.tensor(torch.tensor(few.raw_N))
     F.cross_entropy(model.eval()(x_NCHW), torch.tensor(few.labels_N)).backward()  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None

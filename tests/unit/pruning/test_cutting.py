@@ -9,8 +9,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.policy import of_images
 from tasks.core.common.errors import BadInput
+from tasks.core.config.params import AugmentParams
 from tasks.core.data.dataset import Split
+from tasks.core.data.inputs import ImageInput
 from tasks.core.distributed.world import World
 from tasks.core.models.architectures import build
 from tasks.core.models.saved import parameter_count
@@ -20,12 +23,12 @@ from tasks.core.pruning.cutting import Pruner, loss_gradients, prune_channels, s
 from tasks.core.training.batchnorm import recalibrate
 from tasks.core.training.loop import epochs, predict
 from tasks.core.training.optimizer import Recipe
-from tests.unit.pruning.nets import SHAPE, network, widths
+from tests.unit.pruning.nets import GIVEN, network, widths
 
 
 def test_prune_channels_takes_each_ratio_from_its_group_when_they_differ() -> None:
     model = network()
-    groups = find_groups(model, SHAPE, 8)
+    groups = find_groups(model, GIVEN, 8)
     ratios = {"stem.0": 0.25, "blocks.2.conv1": 0.9, "blocks.1.conv1": 0.0}
     left = prune_channels(model, groups, score(model, groups, "bn_scale"), ratios)
     assert widths(left) == {**widths(groups), "stem.0": 24, "blocks.2.conv1": 16}
@@ -35,7 +38,7 @@ def test_prune_channels_takes_each_ratio_from_its_group_when_they_differ() -> No
 
 def test_prune_channels_removes_the_lowest_scores_when_they_are_given() -> None:
     model = network()
-    groups = find_groups(model, SHAPE, 8)
+    groups = find_groups(model, GIVEN, 8)
     before = model.get_parameter("blocks.0.bn1.weight").detach().clone()
     scores = {group.name: torch.arange(group.width).float().flip(0) for group in groups.prunable}
     prune_channels(model, groups, scores, {"blocks.0.conv1": 0.5})
@@ -47,14 +50,14 @@ def test_prune_channels_removes_the_lowest_scores_when_they_are_given() -> None:
 )
 def test_width_is_the_nearest_multiple_when_a_ratio_is_no_multiple(ratio: float, width: int) -> None:
     model = network()
-    groups = find_groups(model, SHAPE, 8)
+    groups = find_groups(model, GIVEN, 8)
     left = prune_channels(model, groups, score(model, groups, "l2"), {"stem.0": ratio})
     assert widths(left)["stem.0"] == width
 
 
 def test_global_scope_takes_from_where_scores_are_lowest_when_they_differ() -> None:
     model = network()
-    groups = find_groups(model, SHAPE, 8)
+    groups = find_groups(model, GIVEN, 8)
     low = {"blocks.1.conv1", "blocks.2.conv2"}
     scores = {g.name: torch.rand(g.width) + (g.name not in low) for g in groups.prunable}
     left = widths(prune_channels(model, groups, scores, 0.25, "global"))
@@ -65,7 +68,7 @@ def test_global_scope_takes_from_where_scores_are_lowest_when_they_differ() -> N
 
 def test_global_scope_closes_no_layer_when_all_its_scores_are_lowest() -> None:
     model = network(width=80)
-    groups = find_groups(model, SHAPE, 1)
+    groups = find_groups(model, GIVEN, 1)
     scores = {g.name: torch.rand(g.width) + (g.name != "stem.0") for g in groups.prunable}
     left = widths(prune_channels(model, groups, scores, 0.5, "global"))
     assert left["stem.0"] == 8, "a tenth of 80"
@@ -74,7 +77,7 @@ def test_global_scope_closes_no_layer_when_all_its_scores_are_lowest() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])
 def test_widths_are_the_same_when_reached_in_several_steps(steps: int) -> None:
     model = network(width=40)
-    pruner = Pruner(model, SHAPE, 0.4, "l1", "uniform", steps, 8)
+    pruner = Pruner(model, GIVEN, 0.4, "l1", "uniform", steps, 8)
     seen = [parameter_count(model)]
     for _ in range(steps):
         pruner.step()
@@ -85,7 +88,7 @@ def test_widths_are_the_same_when_reached_in_several_steps(steps: int) -> None:
 
 
 def test_pruner_names_the_groups_that_lost_nothing_when_the_ratio_is_small() -> None:
-    pruner = Pruner(network(width=16), SHAPE, 0.2, "l2", "uniform", 1, 8)
+    pruner = Pruner(network(width=16), GIVEN, 0.2, "l2", "uniform", 1, 8)
     pruner.step()
     kept = {found.layer: found.reason for found in pruner.kept_whole()}
     assert kept["stem.0"] == "none of its 16 channels leaves at this ratio"
@@ -105,17 +108,15 @@ def test_prune_channels_is_refused_in_one_line_when_a_ratio_is_wrong(
     ratios: float | dict[str, float], line: str
 ) -> None:
     model = network()
-    groups = find_groups(model, SHAPE, 8)
+    groups = find_groups(model, GIVEN, 8)
     with pytest.raises(BadInput, match=line):
         prune_channels(model, groups, score(model, groups, "l2"), ratios)
 
 
 # ---- on a network that knows something
 
-POLICY = {
-    "image_shape": [8, 8, 1], "channel_mean": [0.3], "channel_std": [0.38],
-    "operations": {"crop": {"pixels": 1}}, "left_out": {}, "seed": 0,
-}  # fmt: skip
+DIGITS = ImageInput((8, 8, 1), [0.3], [0.38])
+POLICY = of_images(AugmentParams(flip_horizontal=False, crop=1), DIGITS)
 Trained = tuple[nn.Module, Split, Split]
 
 
@@ -143,17 +144,17 @@ def trained() -> Trained:
 
 
 def accuracy(model: nn.Module, split: Split) -> float:
-    return float((predict(model, split, [0.3], [0.38]).argmax(1).numpy() == split.labels_N).mean())
+    return float((predict(model, split, DIGITS).argmax(1).numpy() == split.labels_N).mean())
 
 
 def left(trained: Trained, criterion: str, scope: str, seed: int = 0) -> float:
     """Accuracy when half the channels are gone and batch norm is recalibrated; nothing is trained."""
     dense, train, val = trained
     model = copy.deepcopy(dense)
-    groups = find_groups(model, (8, 8, 1), 1)
-    gradients = loss_gradients(model, train, [0.3], [0.38]) if criterion == "taylor" else None
+    groups = find_groups(model, DIGITS, 1)
+    gradients = loss_gradients(model, train, DIGITS) if criterion == "taylor" else None
     prune_channels(model, groups, score(model, groups, criterion, gradients, seed), 0.5, scope)
-    recalibrate(model, train, [0.3], [0.38])
+    recalibrate(model, train, DIGITS)
     return accuracy(model, val)
 
 
@@ -174,7 +175,7 @@ def test_bn_scale_beats_random_when_half_of_every_layer_leaves_a_trained_network
 def test_recalibrate_restores_accuracy_when_channels_have_left(trained: Trained) -> None:
     dense, train, val = trained
     model = copy.deepcopy(dense)
-    Pruner(model, (8, 8, 1), 0.4, "l2", "uniform", 1, 8).step()
+    Pruner(model, DIGITS, 0.4, "l2", "uniform", 1, 8).step()
     before = accuracy(model, val)
-    recalibrate(model, train, [0.3], [0.38])
+    recalibrate(model, train, DIGITS)
     assert accuracy(model, val) > before + 0.1

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.data.inputs import ImageInput
 from tasks.core.distributed.world import World
 from tasks.core.models.architectures import build
 from tasks.core.models.saved import sparsity
@@ -17,6 +18,7 @@ from tasks.core.training.loop import epochs
 from tests.unit.training.test_loop import POLICY, RECIPE, TRAIN, VAL
 
 SHAPE = (16, 16, 1)
+GIVEN = ImageInput(SHAPE, [0.3], [0.3])
 
 
 def network(arch: str = "resnet_small") -> nn.Module:
@@ -79,7 +81,7 @@ def test_sparsify_2of4_takes_the_first_of_equal_weights_when_written_by_hand() -
 @pytest.mark.slow
 def test_sparsify_2of4_leaves_depthwise_convolutions_dense_when_there_are_some() -> None:
     model = network("mobilenet_v2")
-    pattern = Sparsifier(model, SHAPE, "2of4", 1)
+    pattern = Sparsifier(model, GIVEN, "2of4", 1)
     pattern.step()
     dense = {kept.layer for kept in pattern.kept_whole()}
     depthwise = {n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups > 1}
@@ -94,7 +96,7 @@ def test_zeros_stay_exactly_zero_when_the_others_learn(
     optimizer: str, ema_decay: float, amount: float | str
 ) -> None:
     model = network()
-    method = Sparsifier(model, SHAPE, amount, 1)
+    method = Sparsifier(model, GIVEN, amount, 1)
     method.step()
     before = {name: weight.clone() for name, weight in weights(model).items()}
     recipe = replace(RECIPE, epochs=2, optimizer=optimizer, ema_decay=ema_decay, weight_decay=0.01)
@@ -130,7 +132,7 @@ def test_weights_leave_zero_when_nobody_holds_them() -> None:
 
 def test_zeros_grow_in_equal_parts_when_there_are_steps() -> None:
     model = network()
-    method = Sparsifier(model, SHAPE, 0.9, 3)
+    method = Sparsifier(model, GIVEN, 0.9, 3)
     zeros = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in weights(model).items()}
     for share in (0.3, 0.6, 0.9):
         method.step()

@@ -8,7 +8,7 @@ from tasks.core.quantization.bias_correction import correct_biases, means
 from tasks.core.quantization.schemes import SCHEMES
 from tasks.core.quantization.source import Made
 from tasks.core.quantization.static import CLASSIFIER, classifier, quantize_static
-from tasks.core.runtime.graphs import normalized
+from tasks.core.runtime.graphs import network_input
 from tasks.core.runtime.session import predict, session
 from tasks.core.runtime.weights import WEIGHTED
 from tests.networks import source_of
@@ -20,8 +20,8 @@ def test_means_and_logits_come_closer_to_the_float_graphs_when_biases_are_correc
     source = source_of("mobilenet_v3_small")
     head = classifier(source.graph)
     plain = quantize_static(source.calibrated, [head])
-    corrected = correct_biases(plain, source.calibrated, source.images_NHWC)
-    x_NCHW = normalized(source.images_NHWC, *source.pixels)
+    corrected = correct_biases(plain, source.calibrated, source.x_N)
+    x_NCHW = network_input(source.x_N, source.dataset.input)
     outputs = {node.name: node.output[0] for node in source.graph.graph.node}
 
     def deviation(graph) -> float:  # type: ignore[no-untyped-def]
@@ -36,7 +36,7 @@ def test_means_and_logits_come_closer_to_the_float_graphs_when_biases_are_correc
 
     def divergence(graph) -> float:  # type: ignore[no-untyped-def]
         wanted, got = (
-            log_softmax(predict(session(source.file(g), 1), source.dataset.val.images_NHWC), axis=1)
+            log_softmax(predict(session(source.file(g), 1), source.dataset.val.raw_N), axis=1)
             for g in (source.graph, graph)
         )
         return float((np.exp(wanted) * (wanted - got)).sum(1).mean())

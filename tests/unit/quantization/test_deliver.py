@@ -32,7 +32,7 @@ def test_probabilities_are_calibrated_within_the_graph_when_logits_were_too_larg
 ) -> None:
     made = SCHEMES[scheme](large)
     deliver(large, made, scheme, FIGURES, tmp_path)
-    images_NHWC, labels_N = large.dataset.val.images_NHWC, large.dataset.val.labels_N
+    images_NHWC, labels_N = large.dataset.val.raw_N, large.dataset.val.labels_N
     plain_NK = predict(session(large.file(made.graph), 1), images_NHWC)
     logits_NK = predict(session(tmp_path / "model.onnx", 1), images_NHWC)
     written = read_json(tmp_path / "metrics.json")

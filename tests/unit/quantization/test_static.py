@@ -26,10 +26,10 @@ from tasks.core.quantization.static import (
     quantize_static,
 )
 from tasks.core.runtime.export import export
-from tasks.core.runtime.graphs import normalized
+from tasks.core.runtime.graphs import network_input
 from tasks.core.runtime.session import predict, session
 from tasks.core.runtime.weights import WEIGHTED, packed_size, sparsity
-from tests.networks import SHAPE, kernels, network_of, source_of
+from tests.networks import GIVEN, kernels, network_of, source_of
 
 pytestmark = pytest.mark.slow  # graphs are exported
 
@@ -52,7 +52,7 @@ def made(source: TrainableSource) -> dict[str, Made]:
 
 
 def logits(source: TrainableSource, made: Made) -> NDArray[np.float32]:
-    return predict(session(source.file(made.graph), 1), source.dataset.val.images_NHWC)
+    return predict(session(source.file(made.graph), 1), source.dataset.val.raw_N)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -145,9 +145,9 @@ def test_layer_losses_are_ranked_and_find_the_broken_layer_when_one_has_an_outli
     weight = network.get_submodule("blocks.1.conv1").weight
     with torch.no_grad():
         weight[:, 0, 0, 0] += 60 * weight.abs().max()  # one weight a filter takes the whole range
-    broken = calibrate(export(network, SHAPE), source.images_NHWC, *source.pixels,
+    broken = calibrate(export(network, GIVEN), source.x_N, source.dataset.input,
                        method="minmax", weight_bits=7, per_channel=True)  # fmt: skip
-    losses = layer_losses(broken, source.images_NHWC)
+    losses = layer_losses(broken, source.x_N)
     assert list(losses.values()) == sorted(losses.values(), reverse=True)
     assert next(iter(losses)) == weight_reader(broken, "blocks.1.conv1.weight")
 
@@ -166,7 +166,7 @@ def test_mixed_scheme_keeps_costly_layers_float_when_accuracy_asks_for_it(source
 def test_integer_graph_computes_what_onnx_runtime_does_when_untrained(source: TrainableSource) -> None:
     kept = [classifier(source.graph)]
     network = IntegerGraph(source.calibrated, kept)
-    x_NCHW = normalized(source.dataset.val.images_NHWC, *source.pixels)
+    x_NCHW = network_input(source.dataset.val.x_N, source.dataset.input)
     with torch.inference_mode():
         got = network(torch.tensor(x_NCHW)).numpy()
     wanted = logits(source, Made(quantize_static(source.calibrated, kept)))
@@ -183,7 +183,7 @@ def test_learned_scale_stays_near_the_calibrated_one_when_a_step_was_too_long(
     with torch.no_grad():
         for scale in network.scales.values():
             scale.fill_(-1)
-    network(torch.tensor(normalized(source.dataset.val.images_NHWC[:2], *source.pixels)))
+    network(torch.tensor(network_input(source.dataset.val.x_N[:2], source.dataset.input)))
     learned = {name: scale.item() for name, scale in network.scales.items()}
     assert learned == pytest.approx({name: value / 2 for name, value in calibrated.items()})
 
@@ -198,7 +198,7 @@ def test_int8_graph_has_the_accuracy_of_the_trained_network_when_written_back(
             weight.mul_(1 + 0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
         for scale in network.scales.values():
             scale.mul_(1.1)
-    x_NCHW = normalized(source.dataset.val.images_NHWC, *source.pixels)
+    x_NCHW = network_input(source.dataset.val.x_N, source.dataset.input)
     with torch.inference_mode():
         wanted = network(torch.tensor(x_NCHW)).numpy()
     model = trained(network, source.calibrated, kept)
@@ -217,7 +217,7 @@ def test_sparsity_and_packed_size_tell_when_a_network_has_zeros(
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
                 draws = torch.rand(module.weight.shape, generator=torch.Generator().manual_seed(0))
                 module.weight *= draws < 0.4
-    zeroed = dataclasses.replace(source, graph=export(network, SHAPE))
+    zeroed = dataclasses.replace(source, graph=export(network, GIVEN))
     dense, sparse = source.file(made[scheme].graph), zeroed.file(SCHEMES[scheme](zeroed).graph)
     assert sparsity(dense) < 0.1
     assert 0.58 < sparsity(sparse) < 0.75
@@ -265,7 +265,7 @@ def test_calibration_images_are_of_every_class_when_one_is_rare(source: Trainabl
     labels_N = np.array([0] * 990 + [1] * 10)
     images_NHWC = np.broadcast_to(labels_N.astype(np.uint8)[:, None, None, None], (1000, 2, 2, 1))
     dataset = dataclasses.replace(source.dataset, train=Split(images_NHWC, labels_N))
-    chosen = dataclasses.replace(source, dataset=dataset).images_NHWC
+    chosen = dataclasses.replace(source, dataset=dataset).x_N
     assert len(chosen) == 64
     assert (chosen[:, 0, 0, 0] == 1).sum() == 10
 
@@ -275,7 +275,7 @@ def test_calibration_is_refused_in_one_line_when_a_weight_is_not_finite(source: 
     with torch.no_grad():
         network.get_submodule("blocks.0.conv1").weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(StageFailed, match="not finite") as refused:
-        calibrate(export(network, SHAPE), source.images_NHWC, *source.pixels,
+        calibrate(export(network, GIVEN), source.x_N, source.dataset.input,
                   method="minmax", weight_bits=7, per_channel=True)  # fmt: skip
     assert "\n" not in str(refused.value)
 
@@ -291,6 +291,6 @@ def test_fp16_is_refused_in_one_line_when_a_weight_is_beyond_its_range(source: T
     network = copy.deepcopy(network_of("resnet_small"))
     with torch.no_grad():
         network.get_submodule("head").weight[0, 0] = 1e6
-    broken = dataclasses.replace(source, graph=export(network, SHAPE))
+    broken = dataclasses.replace(source, graph=export(network, GIVEN))
     with pytest.raises(StageFailed, match=r"head\.weight is beyond the range of float16"):
         SCHEMES["fp16"](broken)

@@ -50,7 +50,7 @@ def test_promise_holds_when_the_model_does_the_same_here(model: Path) -> None:
 def test_accuracy_does_not_hold_when_the_model_predicts_something_else(model: Path) -> None:
     checked = check(replaced(model, rows_model(bias=40.0)))
     assert (checked.accuracy_holds, checked.speed_holds, checked.holds) == (False, True, False)
-    with np.load(model.with_name(promise.IMAGES)) as sample:
+    with np.load(model.with_name(promise.SAMPLES)) as sample:
         changed_N = predict(session(model, 1), sample["images_NHWC"]).argmax(1)
         assert checked.here.agreement == (changed_N == sample["predicted_N"]).mean() < AGREEMENT
         assert checked.here.accuracy == (changed_N == sample["labels_N"]).mean()
@@ -61,7 +61,7 @@ def test_accuracy_does_not_hold_when_the_model_predicts_something_else(model: Pa
 
 
 def test_accuracy_holds_when_fewer_than_one_prediction_in_a_hundred_differs(model: Path) -> None:
-    with np.load(model.with_name(promise.IMAGES)) as sample:
+    with np.load(model.with_name(promise.SAMPLES)) as sample:
         means_NK = sample["images_NHWC"].mean((2, 3))
     lead_N = np.sort(means_NK.max(1) - means_NK[:, 0])  # what the first class lacks to be predicted
     lead_N = lead_N[lead_N > 0]
@@ -106,7 +106,7 @@ def test_check_is_refused_when_a_companion_is_missing(name: str, model: Path) ->
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", [promise.MODEL, promise.IMAGES, promise.REFERENCE])
+@pytest.mark.parametrize("name", [promise.MODEL, promise.SAMPLES, promise.REFERENCE])
 def test_check_is_refused_when_a_file_was_changed(name: str, model: Path) -> None:
     path = model.with_name(name)
     path.write_bytes(path.read_bytes() + b"\0")

@@ -14,6 +14,7 @@ from tasks.core.reporting.verdict import Verdict, judge
 from tests.unit.test_select import candidate
 
 BASELINES = {
+    "features": "reduced pixels",
     "best": "random forest",
     "accuracy": {"majority": {"val": 0.1, "test": 0.1}, "random forest": {"val": 0.71, "test": 0.7}},
 }
@@ -37,7 +38,7 @@ def verdict(selected: Candidate, dense: Candidate | None = None, **changed: Any)
         "bar": Bar(1.0, 5000),
         "unknown": [],
         "baselines": BASELINES,
-        "test_images": 1000,
+        "test_examples": 1000,
         "train_accuracy": 0.9,
         "val_accuracy": 0.88,
         "quick": False,
@@ -67,9 +68,9 @@ def test_nothing_ships_when_the_dense_model_is_no_better_than_a_baseline(margin:
 
 
 def test_nothing_ships_when_the_test_images_cannot_tell_the_dense_model_from_a_baseline() -> None:
-    found = verdict(known("press-1"), known(DENSE, 3.0, 5.0), test_images=30)
+    found = verdict(known("press-1"), known(DENSE, 3.0, 5.0), test_examples=30)
     assert not found.knows
-    assert "30 test images cannot tell the dense model" in found.sentence
+    assert "30 test examples cannot tell the dense model" in found.sentence
     assert "\u22122.00 to 8.00" in found.sentence
 
 
@@ -95,8 +96,8 @@ def test_dense_model_is_kept_when_none_is_within_the_bar() -> None:
     ("train", "val", "words"),
     [
         (0.99, 0.35, "memorises: 99"),
-        (0.4, 0.35, "has not learned its training images (40"),
-        (1.0, 1.0, "has learned its images as far as they go, and so has"),
+        (0.4, 0.35, "has not learned its training examples (40"),
+        (1.0, 1.0, "has learned its examples as far as they go, and so has"),
     ],
 )
 def test_advice_is_for_what_went_wrong_when_the_model_knows_nothing(
@@ -121,22 +122,26 @@ def test_advice_doubts_the_labels_when_nothing_beats_the_majority_by_more_than_c
 ) -> None:
     guesses = {"val": 1 / 3, "test": 1 / 3}
     best = {"val": forest, "test": forest}
-    blind = {"best": "random forest", "accuracy": {"majority": guesses, "random forest": best}}
+    blind = {
+        "features": "reduced pixels",
+        "best": "random forest",
+        "accuracy": {"majority": guesses, "random forest": best},
+    }
     found = verdict(
         known("press-1"), known(DENSE, -1.0), baselines=blind, val_accuracy=val_accuracy, bar=Bar(0.75, 120)
     )
-    assert any("do the labels follow from the pixels" in advice for advice in found.advice) == doubtful
+    assert any("do the labels follow from what they are of" in advice for advice in found.advice) == doubtful
 
 
 def test_model_does_not_ship_when_the_test_images_contradict_the_validation_images() -> None:
     lossy = replace(known("press-1"), drop_points=3.0, drop_low=1.1, drop_high=5.0)
     found = verdict(lossy)
     assert (found.ships, found.knows) == (False, True)
-    assert "loses 3.00 points on the test images (95 % interval 1.10 to 5.00)" in found.sentence
+    assert "loses 3.00 points on the test examples (95 % interval 1.10 to 5.00)" in found.sentence
     assert verdict(replace(lossy, drop_low=0.9)).ships
 
 
 def test_verdict_says_what_few_validation_images_cannot_prove_when_it_ships() -> None:
     sentence = verdict(known("press-1"), bar=Bar(0.75, 27)).sentence
-    assert "27 validation images cannot tell a loss below 18.5 points from none" in sentence
+    assert "27 validation examples cannot tell a loss below 18.5 points from none" in sentence
     assert "the bar of 0.75 needs 667" in sentence

@@ -9,14 +9,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tasks.core.augmentation.batch import normalize
 from tasks.core.common.errors import BadInput, StageFailed
-from tasks.core.data.dataset import Dataset, Split, pixel_scale
+from tasks.core.data.dataset import Dataset, Split
+from tasks.core.data.inputs import ImageInput
 from tasks.core.models.architectures import build
 from tasks.core.models.spec import Spec
 from tasks.core.pruning.cutting import Pruner
 from tasks.core.runtime.export import export, figures, refill
-from tasks.core.runtime.graphs import take_raw_images, to_bytes
+from tasks.core.runtime.graphs import take_raw, to_bytes
 from tasks.core.runtime.latency import latencies
 from tasks.core.runtime.session import fingerprint, peak_memory_mb, predict, session
 from tasks.core.runtime.weights import sparsity
@@ -24,8 +24,8 @@ from tests.networks import ARCHITECTURES
 
 pytestmark = pytest.mark.slow  # graphs are exported
 
-SHAPE, MEAN, STD = (28, 28, 1), [0.3], [0.35]
-SCALE = pixel_scale(MEAN, STD)
+SHAPE = (28, 28, 1)
+GIVEN = ImageInput(SHAPE, [0.3], [0.35])
 
 
 def images(count: int) -> NDArray[np.uint8]:
@@ -37,17 +37,17 @@ def network(arch: str = "resnet_small", width: int = 16) -> torch.nn.Module:
     model = build(Spec(arch, width, 0.0, SHAPE, 4))
     with torch.no_grad():  # batch norm's statistics of an untrained network say nothing
         for _ in range(3):
-            model.train()(normalize(torch.tensor(images(64)), MEAN, STD))
+            model.train()(GIVEN.tensor(torch.tensor(images(64))))
     return model.eval()
 
 
 @cache  # an export takes seconds, and nothing here changes one
 def dense_graph(arch: str = "resnet_small") -> onnx.ModelProto:
-    return export(network(arch), SHAPE)
+    return export(network(arch), GIVEN)
 
 
 def raw(model: onnx.ModelProto) -> bytes:
-    return to_bytes(take_raw_images(model, SHAPE, *SCALE))
+    return to_bytes(take_raw(model, GIVEN))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wider(exported: Path) -> Path:
     path = exported.with_name("wider.onnx")
-    path.write_bytes(raw(export(network(width=32), SHAPE)))
+    path.write_bytes(raw(export(network(width=32), GIVEN)))
     return path
 
 
@@ -71,13 +71,13 @@ def test_export_computes_what_torch_does_when_given_raw_images(arch: str, tmp_pa
     for batch in (1, 7):
         x_NHWC = images(batch)
         with torch.inference_mode():
-            wanted = model(normalize(torch.tensor(x_NHWC), MEAN, STD)).numpy()
+            wanted = model(GIVEN.tensor(torch.tensor(x_NHWC))).numpy()
         assert predict(session(path, 1), x_NHWC) == pytest.approx(wanted, abs=1e-3)
 
 
 def test_export_is_equal_bytes_and_names_no_path_when_done_twice(exported: Path) -> None:
     content = exported.read_bytes()
-    assert content == raw(export(network(), SHAPE))
+    assert content == raw(export(network(), GIVEN))
     assert b"site-packages" not in content
     assert b".py" not in content
 
@@ -99,9 +99,9 @@ def test_export_has_one_operator_for_a_mean_and_no_batch_norm_when_read(arch: st
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_refilled_graph_is_the_exported_one_when_the_network_is_pruned(arch: str) -> None:
     pruned, graph = network(arch), dense_graph(arch)
-    Pruner(pruned, SHAPE, 0.5, "l2", "uniform", 1, 8).step()
+    Pruner(pruned, GIVEN, 0.5, "l2", "uniform", 1, 8).step()
     before = graph.SerializeToString(deterministic=True)
-    assert raw(refill(graph, pruned)) == raw(export(pruned, SHAPE))
+    assert raw(refill(graph, pruned)) == raw(export(pruned, GIVEN))
     assert graph.SerializeToString(deterministic=True) == before
 
 
@@ -117,7 +117,7 @@ def scaled(factor: float) -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     some = Split(images(70), np.zeros(70, np.int64))
-    return Dataset(list("abcd"), SHAPE, MEAN, STD, "digest", some, some, some)
+    return Dataset(list("abcd"), GIVEN, "digest", some, some, some)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1e6])
@@ -152,7 +152,7 @@ class Complex(torch.nn.Module):
 @pytest.mark.parametrize("model", [Stepped(), Complex()])
 def test_export_is_refused_in_one_line_when_the_network_has_no_graph(model: torch.nn.Module) -> None:
     with pytest.raises(StageFailed, match=f"{type(model).__name__}: cannot be") as refused:
-        export(model, SHAPE)
+        export(model, GIVEN)
     assert "\n" not in str(refused.value)
 
 

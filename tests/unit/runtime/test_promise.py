@@ -27,5 +27,5 @@ def test_sample_is_balanced_when_classes_are_of_any_size(labels: list[int], coun
 
 def test_sample_has_no_date_when_it_is_written(tmp_path: Path) -> None:
     model = ship(tmp_path, rows_model())
-    with zipfile.ZipFile(model.with_name(promise.IMAGES)) as file:
+    with zipfile.ZipFile(model.with_name(promise.SAMPLES)) as file:
         assert {entry.date_time for entry in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}

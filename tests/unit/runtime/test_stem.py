@@ -8,11 +8,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tasks.core.runtime.graphs import INPUT, normalized, side_of, take_raw_images
+from tasks.core.data.inputs import ImageInput
+from tasks.core.runtime.graphs import INPUT, network_input, side_of, take_raw
 from tasks.core.runtime.session import session
 from tasks.core.runtime.stem import fold_stem, in_squares
 
-SIDE, ZERO, SCALE = 24, 90, 0.02
+SIDE = 24
+GIVEN = ImageInput((SIDE, SIDE, 3), [0.35] * 3, [0.2] * 3)
 
 
 def graph(
@@ -45,7 +47,7 @@ def images(channels: int = 3) -> NDArray[np.uint8]:
 
 def computed(model: onnx.ModelProto, x_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     side = side_of(model, x_NHWC.shape[1:])
-    x_NCHW = normalized(x_NHWC, ZERO, SCALE, side)
+    x_NCHW = network_input(x_NHWC, GIVEN, side)
     return np.asarray(session(model.SerializeToString(), 1).run(None, {INPUT: x_NCHW})[0])
 
 
@@ -87,9 +89,7 @@ def test_file_takes_the_same_images_when_its_graph_reads_squares() -> None:
     model = graph(3, means=4)
     x_NHWC = images()
     plain, folded = (
-        session(take_raw_images(m, (SIDE, SIDE, 3), ZERO, SCALE).SerializeToString(), 1).run(
-            None, {"image": x_NHWC}
-        )[0]
+        session(take_raw(m, GIVEN).SerializeToString(), 1).run(None, {"image": x_NHWC})[0]
         for m in (model, fold_stem(model))
     )
     assert folded == pytest.approx(plain, abs=1e-4)

@@ -23,7 +23,7 @@ from tasks.core.training import batches, cuda_graphs
 from tasks.core.training.batches import TrainingBatches
 from tasks.core.training.loop import Epoch, Teacher, epochs
 from tasks.core.training.optimizer import Recipe
-from tests.unit.training.test_loop import ALONE, POLICY, RECIPE, TRAIN, VAL, network, same
+from tests.unit.training.test_loop import ALONE, GIVEN, POLICY, RECIPE, TRAIN, VAL, network, same
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GPU = World(0, 1, torch.device("cuda", 0))
@@ -117,8 +117,8 @@ def test_step_is_recorded_when_channels_were_removed_before(capsys: pytest.Captu
     gc.disable()  # what tracing leaves behind stays until something sees to it
     try:
         Pruner(
-            student, (16, 16, 1), 0.5, "taylor", "uniform", 1, 1, 0,
-            lambda: loss_gradients(student, TRAIN, POLICY["channel_mean"], POLICY["channel_std"]),
+            student, GIVEN, 0.5, "taylor", "uniform", 1, 1, 0,
+            lambda: loss_gradients(student, TRAIN, GIVEN),
         ).step()  # fmt: skip
         assert train(student)[-1].val_accuracy > 0.95
     finally:
@@ -151,7 +151,7 @@ def test_training_says_how_many_images_fit_when_the_gpu_is_full() -> None:
 def first_steps(world: World) -> nn.Module:
     """Three of them: bf16 then drifts."""
     model = network(dropout=0.0)
-    train = Split(TRAIN.images_NHWC[:96], TRAIN.labels_N[:96])
+    train = Split(TRAIN.raw_N[:96], TRAIN.labels_N[:96])
     list(epochs(model, replace(RECIPE, epochs=1, ema_decay=0.0), train, VAL, BatchAugment(POLICY), 2, world))
     return model.cpu()
 

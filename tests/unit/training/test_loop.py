@@ -15,8 +15,11 @@ import torch
 from torch import nn
 
 from tasks.core.augmentation.batch import BatchAugment
+from tasks.core.augmentation.policy import of_images
 from tasks.core.common.errors import BadInput, StageFailed
+from tasks.core.config.params import AugmentParams
 from tasks.core.data.dataset import Split
+from tasks.core.data.inputs import ImageInput
 from tasks.core.distributed.world import World
 from tasks.core.models.architectures import build
 from tasks.core.models.saved import sparsity
@@ -27,14 +30,8 @@ from tasks.core.training.optimizer import SCHEDULES, Recipe, lr_factor
 
 ROOT = Path(__file__).parents[3]
 ALONE = World(0, 1, torch.device("cpu"))
-POLICY: dict[str, Any] = {
-    "image_shape": [16, 16, 1],
-    "channel_mean": [0.3],
-    "channel_std": [0.3],
-    "operations": {"crop": {"pixels": 1}},
-    "left_out": {},
-    "seed": 0,
-}
+GIVEN = ImageInput((16, 16, 1), [0.3], [0.3])
+POLICY = of_images(AugmentParams(flip_horizontal=False, crop=1), GIVEN)
 RECIPE = Recipe(epochs=3, batch_size=32, lr=0.05, ema_decay=0.9)
 
 
@@ -150,10 +147,10 @@ def test_training_follows_the_teacher_when_it_has_all_the_weight() -> None:
     teacher = network(seed=1, dropout=0.0)
     train(teacher)
     student = network(seed=2)
-    noise = Split(TRAIN.images_NHWC, np.random.default_rng(0).permutation(TRAIN.labels_N))
+    noise = Split(TRAIN.raw_N, np.random.default_rng(0).permutation(TRAIN.labels_N))
     wise = Teacher(teacher.eval(), temperature=2.0, weight=1.0)
     list(epochs(student, RECIPE, noise, VAL, BatchAugment(POLICY), 2, ALONE, teacher=wise))
-    agreement = predict(student, VAL, [0.3], [0.3]).argmax(1) == predict(teacher, VAL, [0.3], [0.3]).argmax(1)
+    agreement = predict(student, VAL, GIVEN).argmax(1) == predict(teacher, VAL, GIVEN).argmax(1)
     assert agreement.float().mean() > 0.95, "labels are noise: only the teacher could have taught this"
 
 
@@ -266,10 +263,10 @@ def test_rare_class_is_found_more_often_when_classes_are_balanced(remedy: dict[s
     recall = {}
     for name, options in {"plain": {}, "balanced": remedy}.items():
         values = {"sampling": "uniform", "epochs": 4, **options}
-        tail = Split(TRAIN.images_NHWC[rows], TRAIN.labels_N[rows], values.pop("sampling"))
+        tail = Split(TRAIN.raw_N[rows], TRAIN.labels_N[rows], values.pop("sampling"))
         model = network()
         list(epochs(model, replace(RECIPE, **values), tail, VAL, BatchAugment(POLICY), 2, ALONE))
-        found_N = predict(model, VAL, [0.3], [0.3]).argmax(1).numpy()[VAL.labels_N == 1]
+        found_N = predict(model, VAL, GIVEN).argmax(1).numpy()[VAL.labels_N == 1]
         recall[name] = found_N.mean()
     assert recall["balanced"] > recall["plain"] + 0.2
 
@@ -290,7 +287,7 @@ def test_statistics_of_batch_norm_fit_the_averaged_weights_when_training_ends() 
     model = network()
     train(model, RECIPE)
     again = copy.deepcopy(model)
-    recalibrate(again, TRAIN, POLICY["channel_mean"], POLICY["channel_std"])
+    recalibrate(again, TRAIN, GIVEN)
     assert same(model, again)
 
 
@@ -309,7 +306,7 @@ from tasks.core.augmentation.batch import BatchAugment
 
 images = np.zeros((2048, 64, 64, 1), np.uint8)
 data = Split(images, np.arange(2048) % 2)
-policy = {"channel_mean": [0.3], "channel_std": [0.3], "operations": {}}
+policy = {"image_shape": [64, 64, 1], "channel_mean": [0.3], "channel_std": [0.3], "operations": {}}
 model = build(Spec("resnet_small", 32, 0.0, (64, 64, 1), 2))
 limit = psutil.Process().memory_info().vms + 1_500_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tasks.core.models.architectures import build
 from tasks.core.models.spec import Spec
-from tasks.core.quantization.qat import _conv
+from tasks.core.quantization.operators import OPERATORS
 from tasks.core.training.pointwise import sound_gradients
 
 Compute = Callable[[nn.Conv2d, Tensor], Tensor]
@@ -22,7 +22,7 @@ def by_module(conv: nn.Conv2d, x_NCHW: Tensor) -> Tensor:
 
 
 def by_operator(conv: nn.Conv2d, x_NCHW: Tensor) -> Tensor:
-    return _conv([x_NCHW, conv.weight], {"strides": list(conv.stride), "kernel_shape": [1, 1]})
+    return OPERATORS["Conv"]([x_NCHW, conv.weight], {"strides": list(conv.stride), "kernel_shape": [1, 1]})
 
 
 @pytest.mark.parametrize("compute", [by_module, by_operator])

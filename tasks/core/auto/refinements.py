@@ -1,0 +1,91 @@
+"""What trials answer once the network is chosen: which augmentations, which learning rate."""
+
+from __future__ import annotations
+
+from tasks.core.auto.augmentations import OFF, Candidate, candidates
+from tasks.core.auto.draft import Draft, TriedAugmentation
+from tasks.core.auto.networks import RANDOM
+from tasks.core.auto.questions import base_of, open_downscales, open_networks, smallest
+
+# Shares of the work of the dense training: a trial of each augmentation; of each learning rate.
+AUGMENTATION, RATE = 0.05, 0.16
+OTHER_LRS = {"quick": (), "normal": (), "thorough": (1 / 3, 3)}  # and what is tried for it, in proportion
+QUICK = 4  # augmentations that a quick run tries
+# By how much the model may be worse with an augmentation that is used: standard errors, and a share of the loss. A trial
+# is too short for what it gives in the end, and sees nothing of what it gives on images of another origin.
+EQUAL, ALIKE = 1.0, 0.02
+
+
+def most_trials(draft: Draft) -> int:
+    """How many trials the questions that are open take, at most."""
+    sides, networks, augmentations = (
+        len(options(draft)) for options in (open_downscales, open_networks, open_augmentations)
+    )
+    return (
+        (sides if sides > 1 else 0)
+        + networks
+        + (2 if networks > 1 else 0)
+        + (1 + augmentations if augmentations else 0)
+        + (1 + len(_other_lrs(draft)) if _other_lrs(draft) else 0)
+    )
+
+
+def open_augmentations(draft: Draft) -> list[Candidate]:
+    """Those of which no key was set by hand; of a quick run the first few."""
+    free = {key for key in OFF if draft.is_auto(f"augment.{key}")}
+    few = QUICK if draft.budget == "quick" else None
+    return [candidate for candidate in candidates(draft.given)[:few] if set(candidate.values) <= free]
+
+
+def choose_augmentations(draft: Draft) -> None:
+    """Take each on top of those that were taken before it, unless it makes the model worse.
+
+    They are judged where they matter, on a network that has learned already: training goes on from it with and without
+    each. At its beginning nearly all of them are in the way, also those that lead to the best model. The smallest
+    network comes farthest for the same work.
+    """
+    asked, question = open_augmentations(draft), "augmentation"
+    if not asked:
+        return
+    least = smallest(draft)
+    weights = RANDOM if least else None
+    alone = draft.setting(least, weights=weights)
+    base = base_of(draft, alone)
+    best = draft.trial_on(base, question, "none of them", alone, AUGMENTATION)
+    for candidate in asked:
+        setting = draft.setting(least, candidate.values, weights)
+        outcome = draft.trial_on(base, question, candidate.name, setting, AUGMENTATION, best)
+        gain, error = outcome.gain_on(best)
+        taken = gain > -min(EQUAL * error, ALIKE * best.loss)
+        reason = f"{candidate.name}: cross-entropy {-gain:+.3f} in a trial (standard error {error:.3f})"
+        for key, value in candidate.values.items():
+            draft.choose(f"augment.{key}", value if taken else OFF[key], reason)
+        if taken:
+            best = outcome
+            draft.mark(question, candidate.name)
+        values, gave = {**OFF, **candidate.values}, f"cross-entropy {-gain:+.3f} ± {error:.3f}"
+        draft.augmentations.append(TriedAugmentation(candidate.name, values, taken, gave))
+
+
+def _other_lrs(draft: Draft) -> list[float]:
+    if not draft.is_auto("train.lr"):
+        return []
+    return [round(float(draft.sections["train"]["lr"]) * factor, 6) for factor in OTHER_LRS[draft.budget]]
+
+
+def choose_lr(draft: Draft) -> None:
+    """The usual one, unless another one is better."""
+    question = "learning rate"
+    others = _other_lrs(draft)
+    if not others:
+        return
+    usual = best = float(draft.sections["train"]["lr"])
+    compared = draft.trial(question, f"{usual:g}", draft.setting(), RATE)
+    least = compared.loss
+    for lr in others:
+        outcome = draft.trial(question, f"{lr:g}", draft.setting({"lr": lr}), RATE, compared)
+        gain, error = outcome.gain_on(compared)
+        if gain > error and outcome.loss < least:
+            best, least = lr, outcome.loss
+    draft.mark(question, f"{best:g}")
+    draft.choose("train.lr", best, f"the best of {1 + len(others)} in trials")

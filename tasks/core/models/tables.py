@@ -1,0 +1,98 @@
+"""What stands for words in a network: rows of a table, found by the hashes of tokens and of runs of tokens.
+
+tokens_NL: int64, the hash of each token, 0 behind the last; keys_NG: what rows are found by; rows_NG: their numbers; D: numbers
+of a row.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tasks.core.data.texts import Tokens
+
+# The key of two tokens is FACTOR times the first and the second: below 2 ** 61, and hardly ever the same for others.
+FACTOR = 0x1E3779B1
+SPREAD = 0.1  # of a new table's numbers
+LEAST_TIMES = 2  # that the texts for training hold a run, or it has no row
+
+
+@torch.library.custom_op("modelpress::lookup", mutates_args=())
+def lookup(keys_V: Tensor, keys_NG: Tensor) -> Tensor:
+    """rows_NG: 1 + where each is in keys_V, which ascend, and 0 where it is not. One LabelEncoder of ONNX."""
+    at_NG = torch.searchsorted(keys_V, keys_NG.contiguous()).clamp_(max=max(0, len(keys_V) - 1))
+    if not len(keys_V):
+        return torch.zeros_like(keys_NG)
+    return (at_NG + 1) * (keys_V[at_NG] == keys_NG)
+
+
+@lookup.register_fake
+def _(keys_V: Tensor, keys_NG: Tensor) -> Tensor:
+    return torch.empty_like(keys_NG)
+
+
+class Table(nn.Embedding):
+    """A row for each of `keys_V`; row 0, of zeros, for all that has none."""
+
+    keys: Tensor
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__(num_embeddings, embedding_dim, padding_idx=0)
+        self.register_buffer("keys", torch.zeros(num_embeddings - 1, dtype=torch.int64))
+
+    @torch.no_grad()
+    def keep(self, stays: Tensor) -> None:
+        """Leave those rows alone, in place, of which the first stays."""
+        self.weight = nn.Parameter(self.weight[stays.to(self.weight.device)])
+        self.keys = self.keys[stays[1:].to(self.keys.device)]
+        self.num_embeddings = len(self.weight)
+
+    def rows(self, keys_NG: Tensor) -> Tensor:
+        """rows_NG."""
+        return cast(Tensor, torch.ops.modelpress.lookup(self.keys, keys_NG))
+
+    def forward(self, rows_NG: Tensor) -> Tensor:
+        """[N, G, D]"""
+        return F.embedding(rows_NG, self.weight, self.padding_idx)
+
+
+def pairs(tokens_NL: Tensor) -> Tensor:
+    """The keys of each two tokens that follow each other, the last one with nothing among them: [N, L]. Behind a text stand
+    zeros, also where it is the longest."""
+    following_NL = F.pad(tokens_NL[:, 1:], (0, 1))
+    return tokens_NL * FACTOR + following_NL
+
+
+def most_frequent(tokens: Tokens, runs: int, rows: int) -> npt.NDArray[np.int64]:
+    """The keys, ascending, of those single tokens and pairs (`runs` is 2) that stand in the most places, at most so many."""
+    flat = tokens.packed().astype(np.int64)
+    keys = [flat]
+    if runs > 1 and len(flat):
+        following = np.append(flat[1:], 0)
+        ends = np.cumsum(tokens.lengths_N[tokens.lengths_N > 0]) - 1
+        following[ends] = 0
+        keys.append(flat * FACTOR + following)
+    found, times = np.unique(np.concatenate(keys), return_counts=True)
+    kept = np.flatnonzero((times >= LEAST_TIMES) & (found != 0))
+    if not len(kept):
+        kept = np.flatnonzero(found != 0)
+    chosen = kept[np.lexsort((found[kept], -times[kept]))][:rows]
+    return np.sort(found[chosen])
+
+
+def adopt(model: nn.Module, tokens: Tokens | None) -> None:
+    """Give the tables of `model`, in place, rows for what stands in these texts, so many as its spec asks for at most."""
+    for name, table in list(model.named_modules()):
+        if isinstance(table, Table) and tokens is not None:
+            keys = most_frequent(tokens, cast(int, getattr(model, "runs", 1)), table.num_embeddings - 1)
+            fitting = Table(len(keys) + 1, table.embedding_dim)
+            fitting.keys.copy_(torch.from_numpy(keys))
+            nn.init.normal_(fitting.weight, std=SPREAD)
+            with torch.no_grad():
+                fitting.weight[0] = 0
+            model.set_submodule(name, fitting)
