@@ -5,7 +5,7 @@
 Each runs in a clone of its own, .modelpress/datasets/NAME-BUDGET, as a stranger would type it; one that was interrupted
 goes on, and its minutes are then not measured. The results keep a row for every set and budget; with --table
 nothing runs, and those of a budget are printed as Markdown. The sets are made by
-benchmarks/sets.py. Accuracies, the loss and its interval are of test images that no choice has seen; the speed-up is
+benchmarks/sets.py and benchmarks/text_sets.py. Accuracies, the loss and its interval are of test images that no choice has seen; the speed-up is
 that of stage evaluate: candidates in turn, one image on one thread.
 """
 
@@ -20,12 +20,25 @@ from pathlib import Path
 from typing import Any
 
 from common import RESULTS, about
-from sets import MAKERS, ROOT, made
+from sets import MAKERS, ROOT, SETS, made
+from text_sets import TEXT_MAKERS
 
 from tasks.core.common.files import read_json, write_json
 from tasks.core.evaluation.candidates import DENSE
 
 RESULT = RESULTS / "datasets.json"
+EVERY = [*MAKERS, *TEXT_MAKERS]
+
+
+def source_of(name: str) -> Path:
+    """The folder or the table of a set, which is made if it is not there."""
+    if name in MAKERS:
+        return made(name)
+    table = SETS / f"{name}.csv"
+    if not table.exists():
+        TEXT_MAKERS[name](table.with_suffix(".partial"))
+        table.with_suffix(".partial").rename(table)
+    return table
 
 
 def checkout(name: str) -> Path:
@@ -48,7 +61,7 @@ def modelpress(folder: Path, *words: str) -> None:
 
 def measure(name: str, budget: str) -> dict[str, Any]:
     """Run the pipeline on a set; the row of the table."""
-    source = made(name)
+    source = source_of(name)
     folder = checkout(f"{name}-{budget}")
     fresh = not (folder / "data/ingest").exists()
     modelpress(folder, "init", str(source), "--name", name)
@@ -58,13 +71,12 @@ def measure(name: str, budget: str) -> dict[str, Any]:
     data = folder / "data"
     dataset = read_json(data / "ingest/dataset.json")
     selected, accuracy = read_json(data / "select/metrics.json"), read_json(data / "evaluate/accuracy.json")
-    height, width, channels = dataset["image_shape"]
     return {
         "set": name,
         "budget": budget,
         "images": sum(sum(of_class.values()) for of_class in dataset["counts"].values()),
         "test_images": sum(dataset["counts"]["test"].values()),
-        "image_shape": [height, width, channels],
+        "image_shape": dataset.get("image_shape"),  # none of texts
         "classes": len(dataset["classes"]),
         "baseline": selected["baseline"],
         "accuracy_baseline": selected["accuracy_baseline"],
@@ -84,19 +96,18 @@ def measure(name: str, budget: str) -> dict[str, Any]:
     }
 
 
-HEAD = ("set", "images", "best baseline", "dense", "selected", "lost, 95 %", "faster", "smaller", "minutes")
+HEAD = ("set", "examples", "best baseline", "dense", "selected", "lost, 95 %", "faster", "smaller", "minutes")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [HEAD, ("---",) * len(HEAD)]
     for row in rows:
-        height, width, channels = row["image_shape"]
         low, high = row["drop_points_ci95"]
         lines.append(
             (
                 row["set"],
-                f"{row['images']:,} of {height} x {width}, {'colour' if channels == 3 else 'grey'}, {row['classes']} classes",
+                f"{row['images']:,} {_kind(row['image_shape'])}, {row['classes']} classes",
                 f"{row['accuracy_baseline']:.1%}",
                 f"{row['accuracy_dense']:.1%}",
                 f"{row['accuracy']:.1%}" + ("" if row["ships"] else ", refused"),
@@ -109,22 +120,29 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _kind(image_shape: list[int] | None) -> str:
+    if image_shape is None:
+        return "texts"
+    height, width, channels = image_shape
+    return f"images of {height} x {width}, {'colour' if channels == 3 else 'grey'}"
+
+
 def main() -> None:
     """Run the sets that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*MAKERS, []], metavar="NAME", help=", ".join(MAKERS))
+    parser.add_argument("names", nargs="*", choices=[*EVERY, []], metavar="NAME", help=", ".join(EVERY))
     parser.add_argument("--budget", choices=["quick", "normal", "thorough"], default="normal")
     parser.add_argument("--table", action="store_true", help="print what was measured")
     args = parser.parse_args()
     if args.table:
         rows = read_json(RESULT)["rows"]
-        print(table([r for r in rows if r["budget"] == args.budget and r["set"] in (args.names or MAKERS)]))
+        print(table([r for r in rows if r["budget"] == args.budget and r["set"] in (args.names or EVERY)]))
         return
-    for name in args.names or MAKERS:
+    for name in args.names or EVERY:
         row = {**measure(name, args.budget), **about(("torch", "onnxruntime"))}
         rows = read_json(RESULT)["rows"] if RESULT.exists() else []
         rows = [r for r in rows if (r["set"], r["budget"]) != (name, args.budget)] + [row]
-        rows.sort(key=lambda r: (r["budget"], list(MAKERS).index(r["set"])))
+        rows.sort(key=lambda r: (r["budget"], EVERY.index(r["set"])))
         write_json(RESULT, {"rows": rows})
         print(
             name,

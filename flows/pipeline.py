@@ -121,7 +121,7 @@ def _run(
 def _register(root: Path, name: str, run_id: str) -> Any:
     """Register the selected model; see flows/registry/register.py. Returns its Registered."""
     try:
-        result = register(root / SELECT, root / INGEST, name, run_id)
+        result = register(root / SELECT, name, run_id)
     except (BadInput, StageFailed) as error:
         return Failed(message=str(error), data=error)
     get_run_logger().info(result.sentence)

@@ -32,10 +32,11 @@ _MAX_PIXELS = int(IngestParams.model_fields["max_megapixels"].default * 1e6)
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable labels of an example, which is called `given`, best first, with their probabilities; whether the
+    """The most probable labels of an example, the `kind` (image or text) that is called `given`, best first, with their probabilities; whether the
     best is less probable than what the model's promise takes for an answer."""
 
     given: str
+    kind: str
     labels: list[tuple[str, float]]
     unsure: bool
 
@@ -58,10 +59,12 @@ def predict(model: Path, given: Sequence[str], lines: Path | None = None) -> lis
     if takes.type == STRINGS:
         names = [*given, *_lines(lines)]
         prepared: Callable[[Sequence[str]], NDArray[Any]] = _texts
+        kind = "text"
     elif len(takes.shape) == 4 and all(isinstance(side, int) for side in takes.shape[1:]):
         if lines is not None:
             raise BadInput(f"{model}: takes images, and --file is for texts: name image files")
         names, prepared = list(given), partial(_decoded, target=Target(*takes.shape[1:]))
+        kind = "image"
         _check_files(names)
     else:
         raise BadInput(
@@ -79,7 +82,7 @@ def predict(model: Path, given: Sequence[str], lines: Path | None = None) -> lis
         for name, probabilities_K in zip(some, _softmax(logits_NK), strict=True):
             best = np.argsort(-probabilities_K, kind="stable")[:TOP]
             ranked = [(labels[k], float(probabilities_K[k])) for k in best]
-            found.append(Prediction(name, ranked, ranked[0][1] < least))
+            found.append(Prediction(name, kind, ranked, ranked[0][1] < least))
     return found
 
 
@@ -112,7 +115,7 @@ def as_json(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
     """The content of `--json`."""
     return [
         {
-            "given": p.given,
+            p.kind: p.given,
             "label": p.labels[0][0],
             "probability": p.labels[0][1],
             "unsure": p.unsure,

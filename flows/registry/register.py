@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from flows.registry.gate import check
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.common.files import read_json
-from tasks.core.data.dataset import open_dataset
 from tasks.core.evaluation.candidates import DENSE_WEIGHTS
+from tasks.core.runtime import promise
 from tasks.core.runtime.promise import COMPANIONS, MODEL
 from tasks.core.tracking.registered import download, reason
 
@@ -51,14 +51,13 @@ class Registered:
     sentence: str
 
 
-def register(select: Path, ingest: Path, name: str, run_id: str) -> Registered:
+def register(select: Path, name: str, run_id: str) -> Registered:
     """Register `select`/model.onnx as `name`, unless the same bytes are there, and make it champion if
     `ships` in metrics.json says so and what was promised of it holds here. A new champion is loaded back by
     its alias and must predict what the file predicts.
 
     Args:
-        select: the folder of stage select.
-        ingest: the folder of stage ingest, whose test examples are the check's input.
+        select: the folder of stage select, on whose sample of test examples the champion is checked.
         name: the registered model's.
         run_id: the MLflow run that a new version belongs to.
 
@@ -78,7 +77,7 @@ def register(select: Path, ingest: Path, name: str, run_id: str) -> Registered:
             return Registered(version, True, False, f"{metrics['selected']} is already {ALIAS} of {name}.")
         refusal = _refusal(select, metrics)
         if version is None:
-            version = _log(client, content, select, ingest, name, run_id)
+            version = _log(client, content, select, name, run_id)
             tags = {"sha256": digest, "candidate": metrics["selected"], "accuracy": str(metrics["accuracy"])}
             for key, value in tags.items():
                 client.set_model_version_tag(name, version, key, value)
@@ -88,7 +87,7 @@ def register(select: Path, ingest: Path, name: str, run_id: str) -> Registered:
         if refusal:
             sentence = f"{metrics['selected']} {new} version {version} of {name}, not {ALIAS}: {refusal}"
             return Registered(version, champion == version, not found, sentence)
-        _promote(client, name, version, champion, content, ingest)
+        _promote(client, name, version, champion, content, select)
     except MlflowException as error:
         raise StageFailed(f"MLflow's registry: {reason(error)}") from None
     sentence = f"{metrics['selected']} {new} version {version} of {name}, now {ALIAS}."
@@ -128,13 +127,13 @@ def _champion(client: MlflowClient, name: str) -> str | None:
         return None  # no such model, or no such alias
 
 
-def _log(client: MlflowClient, content: bytes, select: Path, ingest: Path, name: str, run_id: str) -> str:
+def _log(client: MlflowClient, content: bytes, select: Path, name: str, run_id: str) -> str:
     import mlflow.onnx
     import onnx
     import onnxruntime
     from mlflow.models import infer_signature
 
-    raw_N = _examples(ingest, 2)
+    raw_N = _examples(select, 2)
     logits_NK = _predict(content, raw_N)
     with mlflow.start_run(run_id=run_id, log_system_metrics=False):
         info = mlflow.onnx.log_model(
@@ -158,10 +157,10 @@ def _log(client: MlflowClient, content: bytes, select: Path, ingest: Path, name:
 
 
 def _promote(
-    client: MlflowClient, name: str, version: str, before: str | None, content: bytes, ingest: Path
+    client: MlflowClient, name: str, version: str, before: str | None, content: bytes, select: Path
 ) -> None:
     client.set_registered_model_alias(name, ALIAS, version)
-    raw_N = _examples(ingest, _ROWS)
+    raw_N = _examples(select, _ROWS)
     same = False
     try:
         loaded = mlflow.pyfunc.load_model(f"models:/{name}@{ALIAS}")
@@ -178,8 +177,9 @@ def _promote(
         )
 
 
-def _examples(ingest: Path, rows: int) -> NDArray[Any]:
-    return np.array(open_dataset(ingest).test.taken(slice(rows)).raw_N)
+def _examples(select: Path, rows: int) -> NDArray[Any]:
+    _, sample = promise.read(select / MODEL)
+    return np.array(sample.raw_N[:rows])
 
 
 def _predict(content: bytes, raw_N: NDArray[Any]) -> NDArray[np.float32]:

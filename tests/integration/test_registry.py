@@ -51,19 +51,16 @@ def select(client: MlflowClient, bias: float = 0.0, **metrics: object) -> Regist
 
 
 def chosen(model: bytes, **metrics: object) -> Path:
-    """The folders of `ingest` and `select` when it has chosen `model`; the file that this is in."""
+    """The folder of `select` when it has chosen `model`; the file that this is in."""
     path = ship(Path("select"), model)
     Path("select/metrics.json").write_text(json.dumps({**METRICS, **metrics}))
-    Path("ingest").mkdir(exist_ok=True)
-    images = np.random.default_rng(0).integers(0, 256, (32, 4, 4, 1), dtype=np.uint8)
-    np.save("ingest/test_images.npy", images)
     return path
 
 
 def registered(client: MlflowClient) -> Registered:
     """Register what `chosen` has written."""
     run_id = client.create_run("0").info.run_id
-    result = register(Path("select"), Path("ingest"), NAME, run_id)
+    result = register(Path("select"), NAME, run_id)
     assert client.get_run(run_id).info.status == "RUNNING", "the pipeline's run goes on"
     return result
 
@@ -81,7 +78,7 @@ def test_model_is_champion_and_predicts_the_same_when_it_passed(client: MlflowCl
     assert version.description == Path("select/model_card.md").read_text()
     assert ALIAS in client.get_registered_model(NAME).description
     loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@{ALIAS}")
-    images_NHWC = np.load("ingest/test_images.npy")
+    images_NHWC = np.load("select/sample.npz")["images_NHWC"]
     expected = images_NHWC.astype(np.float32).mean((2, 3))
     np.testing.assert_allclose(loaded.predict(images_NHWC)["logits"], expected, rtol=1e-6)
     assert str(loaded.metadata.signature.inputs.inputs[0].type) == "uint8"

@@ -72,15 +72,18 @@ def tables_of(folder: Path, labels: str | None) -> list[Path]:
 
 
 def lists_images(table: Path) -> bool:
-    """Whether a table names files that lie beside it, or has a column called as such columns are; else it holds texts."""
+    """Whether a table names images that lie beside or below it; else it holds texts."""
+    scan = Scan(table.parent)
+    scan.take_all(frozenset())
+    if not len(scan.paths):
+        return False
     try:
         frame = _read(table)
     except BadInput:
-        return False  # whoever reads it as texts says what is wrong
-    if {str(name).strip().lower() for name in frame.columns} & {*FILES[:6]}:
-        return True
-    first = [str(value) for name in frame.columns for value in (name, *frame[name].head(20))]
-    return any(len(value) < 256 and (table.parent / value).is_file() for value in first if value)
+        return True  # whoever reads it as such says what is wrong
+    index = _Index([scan.paths[i] for i in range(len(scan.paths))])
+    cells = (str(value) for name in frame.columns for value in (name, *frame[name].head(100)))
+    return any(map(index.knows, cells))
 
 
 def find_listed(folder: Path, tables: list[Path], group_column: str | None = None) -> Found:

@@ -166,7 +166,7 @@ def test_look_names_smallest_and_largest_class_when_they_are_far_apart(tmp_path:
 
 
 def test_source_is_the_folder_when_a_table_in_it_is_named(tmp_path: Path) -> None:
-    for name in ("labels.tsv", "metadata.csv"):
+    for name in ("labels.tsv", "metadata.csv", "7.png"):
         (tmp_path / name).touch()
     assert source_of(tmp_path / "labels.tsv") == (tmp_path, "labels.tsv")
     assert source_of(tmp_path / "metadata.csv") == (tmp_path, None), "it is found by itself"
