@@ -72,7 +72,7 @@ def tables_of(folder: Path, labels: str | None) -> list[Path]:
 
 
 def lists_images(table: Path) -> bool:
-    """Whether a table names images that lie beside or below it; else it holds texts."""
+    """Whether a column names images that lie beside or below the table, mostly; else it holds texts."""
     scan = Scan(table.parent)
     scan.take_all(frozenset())
     if not len(scan.paths):
@@ -82,8 +82,8 @@ def lists_images(table: Path) -> bool:
     except BadInput:
         return True  # whoever reads it as such says what is wrong
     index = _Index([scan.paths[i] for i in range(len(scan.paths))])
-    cells = (str(value) for name in frame.columns for value in (name, *frame[name].head(100)))
-    return any(map(index.knows, cells))
+    columns = ([str(cell) for cell in frame[name].head(100)] for name in frame.columns)
+    return any(2 * sum(map(index.knows, cells)) > len(cells) for cells in columns)
 
 
 def find_listed(folder: Path, tables: list[Path], group_column: str | None = None) -> Found:

@@ -173,3 +173,14 @@ def test_source_is_the_folder_when_a_table_in_it_is_named(tmp_path: Path) -> Non
     assert source_of(tmp_path) == (tmp_path, None)
     with pytest.raises(BadInput, match="none: no such file or folder"):
         source_of(tmp_path / "none")
+
+
+def test_table_holds_texts_when_few_of_its_cells_happen_to_be_names_of_images(tmp_path: Path) -> None:
+    (tmp_path / "art").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "art/good.png")
+    table = tmp_path / "said.csv"
+    rows = [
+        f"{'good' if i == 3 else f'some words, {i} of them'};{'art' if i % 2 else 'food'}" for i in range(40)
+    ]
+    table.write_text("\n".join(["text;label", *rows]))
+    assert source_of(table) == (table, None)
