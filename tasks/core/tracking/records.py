@@ -71,6 +71,9 @@ def curves(path: Path) -> list[tuple[str, float, int]]:
     ]
 
 
+SCHEMA = ("image_shape", "kind", "longest", "classes")  # of dataset.json; images have a shape, texts a length
+
+
 def dataset(folder: Path) -> dict[str, str]:
     """The data set in `folder`, as the fields of MLflow's Dataset."""
     content = read_json(folder / "dataset.json")
@@ -80,7 +83,7 @@ def dataset(folder: Path) -> dict[str, str]:
         "digest": content["digest"][:32],  # MLflow takes 36 characters
         "source_type": "local",
         "source": json.dumps({"uri": content["source"]}),
-        "schema": json.dumps({"image_shape": content["image_shape"], "classes": content["classes"]}),
+        "schema": json.dumps({key: content[key] for key in SCHEMA if key in content}),
         "profile": json.dumps({**counts, "digest": content["digest"]}),
     }
 
