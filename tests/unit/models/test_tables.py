@@ -130,9 +130,7 @@ def test_network_has_rows_for_words_of_the_training_texts_when_it_is_new(network
     assert not table.weight[0].any()
 
 
-@pytest.mark.parametrize("arch", ARCHS)
-def test_answer_is_the_same_when_a_text_is_in_a_batch_with_longer_ones(arch: str) -> None:
-    network = trained(arch)
+def test_answer_is_the_same_when_a_text_is_in_a_batch_with_longer_ones(network: nn.Module) -> None:
     alone = torch.from_numpy(np.asarray(VAL.x_N[np.array([0])]))
     batch = torch.from_numpy(np.asarray(VAL.x_N))[:1]
     assert batch.shape[1] > alone.shape[1]
