@@ -21,6 +21,8 @@ from tasks.core.runtime.graphs import GRAPH, save_graph
 from tasks.prune import prune
 from tests.unit.training.test_loop import GIVEN, POLICY, TRAIN, VAL, network, train
 
+pytestmark = pytest.mark.slow  # networks are trained
+
 PARAMS = {"ratios": [0.5], "steps": 1, "epochs": 2, "batch_size": 32, "lr": 0.05}
 
 

@@ -12,6 +12,8 @@ from mlflow.entities import Run
 
 from tasks.core.tracking.outbox import KILLED, Outbox, Records, _store
 
+pytestmark = pytest.mark.slow  # records are waited for
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
