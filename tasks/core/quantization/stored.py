@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 import onnx
@@ -30,6 +29,8 @@ def quantize_weights(model: onnx.ModelProto, only: Collection[str] | None = None
         only: where given, the nodes whose weights are stored so; tables are anyhow.
     """
     model, graph = _copied(model)
+    for node, table in _tables(graph):
+        _store_rows(graph, node, table)
     for node, weight in _weights(model):
         if only is not None and node.name not in only:
             continue
@@ -47,14 +48,6 @@ def quantize_weights(model: onnx.ModelProto, only: Collection[str] | None = None
         cast = helper.make_node("Cast", [f"{name}_int8"], [steps], f"{name}_cast", to=TensorProto.FLOAT)
         scaled = helper.make_node("Mul", [steps, f"{name}_scale"], [name], f"{name}_scaled")
         _replace(graph, weight, cast, scaled)
-    for node, table in _tables(graph):
-        values_VD = numpy_helper.to_array(table)
-        scale_D = (np.abs(values_VD).max(0) / 127).astype(np.float32)
-        scale_D[scale_D == 0] = 1
-        stored = numpy_helper.from_array(np.rint(values_VD / scale_D).astype(np.int8), f"{table.name}_int8")
-        scale = numpy_helper.from_array(scale_D, f"{table.name}_scale")
-        graph.initializer.extend([stored, scale])
-        _behind(graph, node, table, stored, "DequantizeLinear", [scale.name], axis=2)
     return model
 
 
@@ -79,8 +72,42 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             numpy_helper.to_array(table).astype(np.float16), f"{table.name}_fp16"
         )
         graph.initializer.append(stored)
-        _behind(graph, node, table, stored, "Cast", [], to=TensorProto.FLOAT)
+        _behind(graph, node, table, stored)
     return model
+
+
+def _store_rows(graph: onnx.GraphProto, gather: onnx.NodeProto, table: onnx.TensorProto) -> None:
+    """int8 rows of a table of words, one scale a column, in place. The scales go into the linear layer that the sum of the
+    rows leads to, where it does so, and cost no time; else they are an operator of their own."""
+    values_VD = numpy_helper.to_array(table)
+    scale_D = (np.abs(values_VD).max(0) / 127).astype(np.float32)
+    scale_D[scale_D == 0] = 1
+    stored = numpy_helper.from_array(np.rint(values_VD / scale_D).astype(np.int8), f"{table.name}_int8")
+    graph.initializer.append(stored)
+    # By Cast: a DequantizeLinear takes eight times as long.
+    cast = _behind(graph, gather, table, stored)
+    weight = _summed_by(graph, cast.output[0])
+    if weight is not None:
+        scaled = numpy_helper.to_array(weight) * scale_D
+        weight.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(scaled, np.float32), weight.name))
+        return
+    out = cast.output[0]
+    cast.output[0] = f"{out}_steps"
+    graph.initializer.append(numpy_helper.from_array(scale_D, f"{table.name}_scale"))
+    scale = helper.make_node("Mul", [f"{out}_steps", f"{table.name}_scale"], [out], f"{gather.name}_scaled")
+    graph.node.insert(list(graph.node).index(cast) + 1, scale)
+
+
+def _summed_by(graph: onnx.GraphProto, tensor: str) -> onnx.TensorProto | None:
+    """The weights [K, D] of the linear layer that reads nothing but a tensor's sum, or a share of it; None where something
+    else does."""
+    for operator in ("ReduceSum", "Div", "Gemm"):
+        readers = [node for node in graph.node if tensor in node.input]
+        if [node.op_type for node in readers] != [operator] or readers[0].input[0] != tensor:
+            return None
+        tensor = readers[0].output[0]
+    weights = next((i for i in graph.initializer if i.name == readers[0].input[1]), None)
+    return weights if weights is not None and _transposed(readers[0]) else None
 
 
 def _tables(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, onnx.TensorProto]]:
@@ -91,22 +118,17 @@ def _tables(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, onnx.TensorPro
 
 
 def _behind(
-    graph: onnx.GraphProto,
-    gather: onnx.NodeProto,
-    table: onnx.TensorProto,
-    stored: onnx.TensorProto,
-    operator: str,
-    constants: list[str],
-    **attributes: Any,
-) -> None:
-    """What was looked up in `stored`, in place of `table`, becomes float32 by one more operator."""
+    graph: onnx.GraphProto, gather: onnx.NodeProto, table: onnx.TensorProto, stored: onnx.TensorProto
+) -> onnx.NodeProto:
+    """What was looked up in `stored`, in place of `table`, becomes float32 by the operator that is returned."""
     out = gather.output[0]
     gather.input[0], gather.output[0] = stored.name, f"{out}_stored"
     graph.initializer.remove(table)
-    made = helper.make_node(
-        operator, [f"{out}_stored", *constants], [out], f"{gather.name}_float", **attributes
-    )
-    graph.node.insert(list(graph.node).index(gather) + 1, made)
+    cast = helper.make_node("Cast", [f"{out}_stored"], [out], f"{gather.name}_float", to=TensorProto.FLOAT)
+    place = list(graph.node).index(gather) + 1
+    graph.node.insert(place, cast)
+    inserted: onnx.NodeProto = graph.node[place]
+    return inserted
 
 
 def _copied(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.GraphProto]:

@@ -71,3 +71,9 @@ def test_downscaled_network_sees_the_means_of_pixels_when_it_is_built() -> None:
     means_NCHW = x_NCHW.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
     with torch.no_grad():
         assert torch.allclose(net(x_NCHW), net.get_submodule("network")(means_NCHW), atol=1e-5)
+
+
+def test_step_costs_more_when_a_table_of_words_is_larger() -> None:
+    small, large = (Cost(1000, 1000, 3, rows * 32) for rows in (1000, 100_000))
+    assert large.of_step(64) > 2 * small.of_step(64)
+    assert Cost(1000, 1000, 3) == Cost(1000, 1000, 3, 0), "networks of images have none"
