@@ -43,6 +43,7 @@ LONGEST = (
     "pipeline",
     "tuning",
     "docs",
+    "texts",
     "servers",
     "torchrun",
     "ablate",
