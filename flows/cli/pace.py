@@ -39,5 +39,5 @@ def sentence() -> str:
     cores = len(os.sched_getaffinity(0))
     return (
         f"`modelpress run` does everything. Here, on {cores} cores, that takes about {normal} minutes, less with few "
-        f"images; with --budget quick, to see what comes out, {quick}; with --budget thorough {thorough}."
+        f"examples; with --budget quick, to see what comes out, {quick}; with --budget thorough {thorough}."
     )

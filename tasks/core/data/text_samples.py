@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import IngestParams
@@ -28,7 +29,7 @@ from tasks.core.data.texts import Texts, Tokens
 
 LONGEST_CHARACTERS = 50_000  # of a text that are kept
 LONGEST_TOKENS, SHARE = 256, 0.99  # that max_tokens: auto keeps at most, and of so many of the texts all
-EIGHTH = 8  # that number is a multiple of
+STEP = 8  # that number is a multiple of
 
 RULES = [
     "Texts are normalised (Unicode NFC); without a visible character they are left out, and without a label.",
@@ -61,46 +62,33 @@ class TextSamples(Samples):
         return Texts.of(flat, self.ends_N)
 
     def pack(self, out: Path, step: Callable[[int], None]) -> Written:
+        """As `Samples.pack`: of each split the texts, where each ends, and their tokens likewise."""
         run = tokens.tokenizer(LONGEST_TOKENS if self.max_tokens == "auto" else int(self.max_tokens))
-        packed: dict[str, Tokens] = {}
         total = hashlib.sha256()
+        packed: dict[str, Tokens] = {}
         for split, name in enumerate(SPLITS):
             rows = np.flatnonzero(self.places_N == split)
-            texts = self.texts[rows]
-            with (out / f"{name}_texts.npy").open("wb") as file:
-                header = {"descr": "|u1", "fortran_order": False, "shape": (int(texts.lengths_N.sum()),)}
-                np.lib.format.write_array_header_1_0(file, header)
-                flat, lengths = [np.zeros(0, np.uint32)], [np.zeros(0, np.int64)]
-                for start in range(0, len(rows), documents.PIECE):
-                    some_N = np.asarray(texts[start : start + documents.PIECE])
-                    for part in some_N:
-                        file.write(part.encode())
-                        total.update(part.encode())
-                    for hashes, counts in tokens.tokens_of(run, some_N):
-                        flat.append(hashes)
-                        lengths.append(counts)
-                        step(len(counts))
+            packed[name] = _write_texts(self.texts[rows], out / f"{name}_texts", run, total, step)
             labels = self.labels_N[rows].astype(np.int64)
             total.update(f"{name} {len(rows)}\n".encode() + labels.tobytes())
             np.save(out / f"{name}_labels.npy", labels)
-            np.save(out / f"{name}_texts_ends.npy", np.cumsum(texts.lengths_N))
-            packed[name] = Tokens.of(np.concatenate(flat), np.cumsum(np.concatenate(lengths)))
-        longest = self._longest(packed[SPLITS[TRAIN]])
+        train = packed[SPLITS[TRAIN]]
+        longest = self._longest(train)
         for name, of_split in packed.items():
             kept = Tokens(of_split.flat, of_split.starts_N, np.minimum(of_split.lengths_N, longest))
             np.save(out / f"{name}_tokens.npy", kept.packed())
             np.save(out / f"{name}_tokens_ends.npy", np.cumsum(kept.lengths_N))
         self.scratch.unlink(missing_ok=True)
-        typical = max(1, round(float(np.median(packed[SPLITS[TRAIN]].lengths_N))))
-        layout = {"kind": "texts", "longest": longest, "typical": min(typical, longest)}
+        typical = max(1, round(float(np.median(train.lengths_N))))
         total.update(str(longest).encode())
+        layout = {"kind": "texts", "longest": longest, "typical": min(typical, longest)}
         return Written(total.hexdigest(), layout, {})
 
     def _longest(self, train: Tokens) -> int:
         if self.max_tokens != "auto":
             return int(self.max_tokens)
         enough = int(np.quantile(train.lengths_N, SHARE, method="higher")) if len(train) else 1
-        return min(LONGEST_TOKENS, max(EIGHTH, -(-enough // EIGHTH) * EIGHTH))
+        return min(LONGEST_TOKENS, max(STEP, -(-enough // STEP) * STEP))
 
     def near(self, out: Path, seed: int) -> Near:
         return near_texts.find_near(out, seed)
@@ -112,6 +100,31 @@ class TextSamples(Samples):
             "columns": self.columns,
             "bytes": {"median": int(np.median(lengths_N)), "most": int(lengths_N.max())},
         }
+
+
+def _write_texts(
+    texts: Texts,
+    path: Path,
+    run: onnxruntime.InferenceSession,
+    total: hashlib._Hash,
+    step: Callable[[int], None],
+) -> Tokens:
+    """Write the texts to `path`.npy, end to end, and where each ends beside it; their tokens, all of them."""
+    flat, lengths = [np.zeros(0, np.uint32)], [np.zeros(0, np.int64)]
+    with path.with_suffix(".npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (int(texts.lengths_N.sum()),)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(texts), documents.PIECE):
+            some_N = np.asarray(texts[start : start + documents.PIECE])
+            for text in some_N:
+                file.write(text.encode())
+                total.update(text.encode())
+            for hashes, counts in tokens.tokens_of(run, some_N):
+                flat.append(hashes)
+                lengths.append(counts)
+                step(len(counts))
+    np.save(path.with_name(f"{path.name}_ends.npy"), np.cumsum(texts.lengths_N))
+    return Tokens.of(np.concatenate(flat), np.cumsum(np.concatenate(lengths)))
 
 
 def read_texts(params: IngestParams, source: Path, scratch: Path) -> TextSamples:
