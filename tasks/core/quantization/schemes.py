@@ -46,16 +46,24 @@ def _int8_mixed(source: Source) -> Made:
     `mixed_loss_points` on the validation images.
     """
     reasons = sensitive(source.graph)
+    wanted = source.accuracy(source.file(source.graph)) - source.params.mixed_loss_points / 100
+    made = _without(source, reasons, {})
+    if source.accuracy(source.file(made.graph)) >= wanted:
+        return made
     losses = layer_losses(source.calibrated, source.x_N[:RANKED_IMAGES])
     ranked = [name for name in losses if name not in reasons]
-    wanted = source.accuracy(source.file(source.graph)) - source.params.mixed_loss_points / 100
-    count = 0
+    count = 1
     while True:
         costly = {name: f"alone it costs {losses[name]:.2g} nats in int8" for name in ranked[:count]}
-        made = Made.in_int8(quantize_static(source.calibrated, {**reasons, **costly}), reasons, costly)
+        made = _without(source, reasons, costly)
         if count >= len(ranked) or source.accuracy(source.file(made.graph)) >= wanted:
             return made
-        count = max(1, 2 * count)
+        count *= 2
+
+
+def _without(source: Source, rules: dict[str, str], costly: dict[str, str]) -> Made:
+    """In int8 but for the layers named, with the reasons."""
+    return Made.in_int8(quantize_static(source.calibrated, {**rules, **costly}), rules, costly)
 
 
 def _int8_qat(source: TrainableSource) -> Made:

@@ -13,6 +13,7 @@ from tasks.core.compression.designs import Bench, Worth
 from tasks.core.compression.search import ask, front, open_study, suggest, tell
 from tasks.core.compression.workshop import Workshop
 from tasks.core.config.params_file import Pipeline
+from tasks.core.runtime.graphs import divide_logits
 from tests.networks import network_of, source_of, spec_of
 
 pytestmark = pytest.mark.slow  # graphs are exported
@@ -70,7 +71,7 @@ def test_the_fastest_design_is_trained_when_none_is_better_than_what_was_reached
 def test_nothing_is_reached_when_no_candidate_is_within_the_bar(workshop: Workshop, tmp_path: Path) -> None:
     dense, ruined = tmp_path / "dense.onnx", tmp_path / "ruined.onnx"
     dense.write_bytes(workshop.bench.dense)
-    other = source_of("mobilenet_v2")
-    ruined.write_bytes(other.file(other.graph))
+    source = source_of("resnet_small")
+    ruined.write_bytes(source.file(divide_logits(source.graph, -1.0)))
     assert workshop.reached([ruined]) == 0
     assert workshop.reached([dense, ruined]) == pytest.approx(1, abs=0.5)

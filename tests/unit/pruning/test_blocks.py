@@ -39,13 +39,13 @@ def logits(graph: object, x_NCHW: torch.Tensor) -> np.ndarray:
 
 
 def test_blocks_are_those_beside_a_shortcut_when_the_network_is_residual() -> None:
-    model = network("resnet_small")
-    assert find_blocks(model, export(model, GIVEN), EXAMPLE) == [Block("blocks.0")]
+    assert find_blocks(network_of("resnet_small"), source_of("resnet_small").graph, EXAMPLE) == [
+        Block("blocks.0")
+    ]
 
 
 def test_blocks_are_gates_and_residual_blocks_when_the_network_has_both() -> None:
-    model = network("mobilenet_v3_small")
-    blocks = find_blocks(model, export(model, GIVEN), EXAMPLE)
+    blocks = find_blocks(network_of("mobilenet_v3_small"), source_of("mobilenet_v3_small").graph, EXAMPLE)
     assert [b.name for b in blocks if not b.readers] == [f"features.{i}" for i in (3, 5, 6, 8, 10, 11)]
     gates = {b.name: b.readers for b in blocks if b.readers}
     assert gates["features.4.block.2"] == ("features.4.block.3.0",)
@@ -53,7 +53,7 @@ def test_blocks_are_gates_and_residual_blocks_when_the_network_has_both() -> Non
 
 
 def test_no_branch_is_found_when_both_sides_of_a_sum_compute_something() -> None:
-    graph = export(network("resnet_small"), GIVEN).graph
+    graph = source_of("resnet_small").graph.graph
     sums = [node.name for node in graph.node if node.op_type == "Add"]
     assert len(sums) == 3
     assert [branch.merge for branch in find_branches(graph)] == sums[:1]
