@@ -37,7 +37,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "resnet_small, SGD": {"arch": "resnet_small", "width": 32, "lr": 0.1, **SGD},
     "resnet_small, AdamW": {"arch": "resnet_small", "width": 64, "lr": 3e-3, **ADAMW},
 }
-LEARNED = {"efficientnet_lite0, learned": {"arch": "efficientnet_lite0", "lr": 1e-3, **ADAMW}}
+LEARNED = {"efficientnet_lite0, learned": {"arch": "timm/efficientnet_lite0", "lr": 1e-3, **ADAMW}}
 LEARNED_SIDE = 48  # pixels: from here on somebody would think of learned weights
 KNOWN: dict[str, dict[str, Any]] = {  # of each set, what may change without changing the class
     "digits": {"crop": 2, "rotate": 10},
@@ -67,7 +67,7 @@ def trained(dataset: Dataset, values: dict[str, Any], augment: dict[str, Any]) -
     policy = of_images(asked, dataset.input)
     torch.manual_seed(params.seed)
     model = build(spec_of(params, dataset))
-    if values["arch"] == "efficientnet_lite0":
+    if values in LEARNED.values():
         take_over(model, published(values["arch"]))
     augmenter = BatchAugment(policy)
     with world() as ranks:

@@ -11,7 +11,7 @@ from tasks.core.config.cli import main
 from tasks.core.config.params import ReportParams
 from tasks.core.data.dataset import open_dataset
 from tasks.core.evaluation.candidates import DENSE, read_candidates, read_result
-from tasks.core.reporting import learning, searches, sections
+from tasks.core.reporting import examples, learning, searches, sections
 from tasks.core.reporting.page import render, settings_of
 
 
@@ -73,8 +73,9 @@ def report(
         tuning=searches.tuning(tune),
         press=searches.press(press),
         errors=sections.errors(detail, dataset.classes),
-        mistakes=sections.mistakes(evaluation, metrics["selected"], dataset, params.mistakes),
-        augmentation=sections.augmentation(augment),
+        mistakes=examples.mistakes(evaluation, metrics["selected"], dataset, params.mistakes),
+        words=examples.words(selection),
+        augmentation=examples.augmentation(augment),
         data=sections.data(read_result(data / "report.json"), dataset),
         provenance={
             "settings": sections.flat_settings(used),

@@ -112,6 +112,17 @@ def test_report_shows_texts_escaped_when_it_is_of_texts(done: Path) -> None:
     assert "1 no text" in page or "no text (1)" in page
 
 
+def test_words_that_speak_for_a_class_are_named_when_a_model_of_texts_was_selected(done: Path) -> None:
+    words = json.loads((done / "data/select/words.json").read_text(encoding="utf-8"))
+    named = {label: [row["word"] for row in rows[:5]] for label, rows in words.items()}
+    for label, theirs in WORDS.items():
+        assert len(set(named[label]) & set(theirs)) >= 4, named
+    page = (done / "data/report/report.html").read_text(encoding="utf-8")
+    card = (done / "data/select/model_card.md").read_text(encoding="utf-8")
+    assert "Words it goes by" in page and "Words it goes by" in card
+    assert f"`{named['music'][0]}`" in card
+
+
 def test_texts_are_named_by_predict_and_the_promise_holds_by_check(done: Path, tmp_path: Path) -> None:
     lines = tmp_path / "lines.txt"
     lines.write_text("the choir and the violin\n\nbread in the oven with cheese\n", encoding="utf-8")

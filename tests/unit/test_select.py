@@ -19,10 +19,11 @@ from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.config.params import SelectParams
 from tasks.core.evaluation.bar import Bar
 from tasks.core.evaluation.candidates import DENSE, Candidate, pareto_front, read_candidates
+from tasks.core.reporting.choice import choose
 from tasks.core.reporting.page import code_span
 from tasks.core.runtime import promise
 from tasks.core.runtime.session import predict, session
-from tasks.select import choose, select
+from tasks.select import select
 from tests.builders import CANDIDATES, FINGERPRINT, Made, build
 
 

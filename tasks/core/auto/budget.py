@@ -68,7 +68,7 @@ DENSE = {"quick": 1.2e12, "normal": 1.3e13, "thorough": 4e13}  # work of trainin
 SMALLEST_BATCH, LARGEST_BATCH = 16, 128
 STEPS, STEPS_AN_EPOCH = 1500, 24  # that a batch leaves, unless it is the smallest
 PASSES = (1, 200)  # over the images, at least and at most
-TEXT_PASSES = (1, 30)  # over texts, whose words a table learns by heart
+TEXT_PASSES = (1, 10)  # over texts, whose words a table learns by heart
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tasks.core.auto.budget import DENSE, PASSES, TEXT_PASSES, Cost, Length, length
-from tasks.core.auto.networks import PRETRAINED, RANDOM
+from tasks.core.auto.budget import (
+    DENSE,
+    LARGEST_BATCH,
+    PASSES,
+    SMALLEST_BATCH,
+    TEXT_PASSES,
+    Cost,
+    Length,
+    length,
+)
+from tasks.core.auto.networks import LEAST_STEPS, PRETRAINED, RANDOM
 from tasks.core.auto.trials import Base, Outcome, Setting, Trials
 from tasks.core.common.progress import Progress
 from tasks.core.config.params import AugmentParams, TrainParams
@@ -129,8 +138,17 @@ class Draft:
         self, question: str, variant: str, setting: Setting, share: float, compared: Outcome | None = None
     ) -> Outcome:
         """Run one with a share of the work of the dense training, or look up what came of it before."""
-        outcome = self.trials.run(setting, max(share, self.least_share) * self.work)
+        outcome = self.trials.run(setting, self.work_of(setting, max(share, self.least_share)))
         return self._note(question, variant, outcome, compared)
+
+    def work_of(self, setting: Setting, share: float) -> float:
+        """The work of a trial: of texts a share of what the dense training takes, which often is far less than the budget
+        pays for, as many passes gain nothing; but no less than a network needs to learn anything."""
+        if self.shape:
+            return share * self.work
+        cost = self.cost(setting)
+        whole = min(self.work, TEXT_PASSES[1] * self.images / LARGEST_BATCH * cost.of_step(LARGEST_BATCH))
+        return max(share * whole, min(whole, LEAST_STEPS * cost.of_step(SMALLEST_BATCH)))
 
     def base_trial(self, question: str, variant: str, base: Base, compared: Outcome | None = None) -> Outcome:
         """One that others may go on from."""
@@ -146,7 +164,7 @@ class Draft:
         compared: Outcome | None = None,
     ) -> Outcome:
         """One that goes on from `base`."""
-        outcome = self.trials.run_on(base, setting, share * self.work)
+        outcome = self.trials.run_on(base, setting, self.work_of(setting, share))
         return self._note(question, variant, outcome, compared)
 
     def _note(

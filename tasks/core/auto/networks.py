@@ -12,6 +12,9 @@ RANDOM, PRETRAINED = "random", "pretrained"  # values of start.weights
 # Steps of the smallest batch without which a network does not come far: from random weights, from learned ones.
 LEAST_STEPS, LEARNED_STEPS = 1500, 300
 LR, LEARNED_LR = 3e-3, 1e-3  # of AdamW, likewise
+# What networks of texts learn best with: benchmarks/text_sets.py's fortunes and languages by hand, 12 runs.
+TEXT_LR = {"text_bag": 1e-2, "text_cnn": 6e-3}
+TEXT_DROPOUT = {"text_cnn": 0.5}
 SMALLEST = 24  # pixels of the shorter side
 TORCHVISIONS = 48  # pixels: on smaller images torchvision's networks have hardly a map left to look at
 
@@ -30,6 +33,16 @@ class Network:
     def learned(self) -> bool:
         """Whether it starts from weights that know something already."""
         return self.weights != RANDOM
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of AdamW that suits it."""
+        return LEARNED_LR if self.learned else TEXT_LR.get(self.arch, LR)
+
+    @property
+    def dropout(self) -> float:
+        """The dropout that suits it."""
+        return TEXT_DROPOUT.get(self.arch, 0.0)
 
     @property
     def values(self) -> dict[str, Any]:

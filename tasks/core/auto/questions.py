@@ -14,8 +14,6 @@ from tasks.core.auto.augmentations import OFF
 from tasks.core.auto.budget import LARGEST_BATCH, Cost
 from tasks.core.auto.draft import Draft
 from tasks.core.auto.networks import (
-    LEARNED_LR,
-    LR,
     OF_TEXTS,
     OWN,
     RANDOM,
@@ -31,6 +29,7 @@ SIDE, NETWORK, BASE = 0.08, 0.08, 0.3
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
 BETTER = 2.0  # and a small network after as many passes as a large one
 VOCABULARY = {"quick": 20_000, "normal": 100_000, "thorough": 200_000}  # rows for words and pairs of words
+WHY_DROPOUT = "of texts half of what convolutions find, of images none: augmentations do more"
 TRAIN = {
     "optimizer": "adamw",
     "schedule": "one_cycle",
@@ -45,7 +44,9 @@ def begin(draft: Draft) -> None:
     """What trials start from."""
     for key, value in TRAIN.items():
         draft.choose(f"train.{key}", value, "AdamW and one cycle learn in few steps, whatever the data")
-    draft.choose("train.lr", LR, "what trials start from")
+    known = OWN[0] if draft.is_auto("train.arch") else Network(draft.sections["train"]["arch"])
+    draft.choose("train.lr", known.lr, "what trials start from")
+    draft.choose("train.dropout", known.dropout, WHY_DROPOUT)
     draft.choose("train.downscale", 1, "the images as they are")
     draft.choose("train.vocabulary", VOCABULARY[draft.budget], f"by the budget {draft.budget}")
     draft.choose("start.weights", RANDOM, "what trials start from")
@@ -60,10 +61,9 @@ def open_downscales(draft: Draft) -> list[int]:
 
 
 def smallest(draft: Draft) -> dict[str, Any]:
-    """The network that learns most from little work, unless a person has chosen one."""
-    if not draft.is_auto("train.arch"):
-        return {}
-    return OWN[0].values if draft.shape else OF_TEXTS[0].values
+    """The network that learns most from little work, unless a person has chosen one. Of texts the one that was chosen: what
+    augmentations do to bags of words says little of networks that see their order."""
+    return OWN[0].values if draft.shape and draft.is_auto("train.arch") else {}
 
 
 def _affordable(draft: Draft, train: Mapping[str, Any], learned: bool = False) -> bool:
@@ -134,8 +134,9 @@ def _portfolio(draft: Draft) -> list[Network]:
 
 
 def _of(draft: Draft, network: Network) -> Setting:
-    lr = {"lr": LEARNED_LR} if network.learned and draft.is_auto("train.lr") else {}
-    return draft.setting({**network.values, **lr}, weights=network.weights)
+    suits = {"lr": network.lr, "dropout": network.dropout}
+    open_ones = {key: value for key, value in suits.items() if draft.is_auto(f"train.{key}")}
+    return draft.setting({**network.values, **open_ones}, weights=network.weights)
 
 
 def choose_network(draft: Draft) -> None:
@@ -161,8 +162,9 @@ def choose_network(draft: Draft) -> None:
     draft.choose("train.arch", chosen.arch, reason)
     if chosen.downscale:
         draft.choose("train.downscale", chosen.downscale, reason)
-    if chosen.learned:
-        draft.choose("train.lr", LEARNED_LR, "what trials of learned weights start from")
+    learned = " from learned weights" if chosen.learned else ""
+    draft.choose("train.lr", chosen.lr, f"what suits {chosen.arch}{learned}")
+    draft.choose("train.dropout", chosen.dropout, WHY_DROPOUT)
     draft.choose("start.weights", chosen.weights, reason)
     draft.choose("train.width", chosen.width or 32, reason if chosen.width else f"{chosen.arch} has its own")
     _warn_of_chance(draft, outcome)
@@ -210,7 +212,7 @@ def _cost(draft: Draft, network: Network) -> Cost:
 
 def base_of(draft: Draft, setting: Setting) -> Base:
     """What augmentations go on from."""
-    return Base(setting, BASE * draft.work)
+    return Base(setting, draft.work_of(setting, BASE))
 
 
 def _warn_of_chance(draft: Draft, outcome: Outcome) -> None:

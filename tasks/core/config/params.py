@@ -152,7 +152,7 @@ class TrainParams(Params):
     """the network sees the mean of so many by so many pixels as one; inside the graph"""
     batch_norm: bool = True
     """in resnet_small and convnet_small; other networks have the norms that they have"""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1), AUTO] = 0.0
     """of activations, where the network has dropout, else before the last layer"""
     stochastic_depth: Annotated[float, Field(ge=0, lt=1)] | None = None
     """probability that the last residual branch drops out, those before it less often; none: the network's own"""

@@ -105,10 +105,25 @@ def tokens_of(
 
 def words_of(texts_N: npt.NDArray[np.object_], longest: int) -> dict[int, str]:
     """The tokens of these texts by their hashes."""
+    hashes_NL, words_NL = _hashes_and_words(texts_N, longest)
+    return dict(zip(hashes_NL.ravel().tolist(), words_NL.ravel().tolist(), strict=True))
+
+
+def split_words(texts_N: npt.NDArray[np.object_], longest: int) -> list[list[str]]:
+    """The tokens of each of these texts, so many of the first at most. Set apart by blanks they are the same tokens again."""
+    hashes_NL, words_NL = _hashes_and_words(texts_N, longest)
+    lengths_N = (hashes_NL != 0).sum(1)
+    return [words_L[:n].tolist() for words_L, n in zip(words_NL, lengths_N, strict=True)]
+
+
+def _hashes_and_words(
+    texts_N: npt.NDArray[np.object_], longest: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
+    """[N, L], both."""
     model = onnx.load_from_string(_tokenizer(longest).SerializeToString())
     model.graph.output.append(helper.make_tensor_value_info("text_kept", TensorProto.STRING, ["N", "L"]))
     hashes_NL, words_NL = _session(model).run(["tokens", "text_kept"], {"text": texts_N})
-    return dict(zip(hashes_NL.ravel().tolist(), words_NL.ravel().tolist(), strict=True))
+    return hashes_NL, words_NL
 
 
 def hashes_of(words: Sequence[str]) -> dict[str, int]:

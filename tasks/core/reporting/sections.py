@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tasks.core.data.dataset import Dataset
 from tasks.core.data.inputs import TextInput
 from tasks.core.evaluation.bar import Bar
@@ -20,16 +18,13 @@ from tasks.core.evaluation.candidates import (
     TIMED,
     Candidate,
     float_nodes,
-    number,
     pareto_front,
     read_result,
-    read_table,
     sortable,
 )
 from tasks.core.reporting import charts
 from tasks.core.reporting.charts import Dot
 from tasks.core.reporting.page import milliseconds, percent, points, times
-from tasks.core.reporting.pictures import PIXEL_ART, file_uri, image_uri
 from tasks.core.reporting.verdict import doubt, rule
 from tasks.core.reporting.weaknesses import weaknesses
 
@@ -37,7 +32,6 @@ MATRIX_CLASSES = 30  # the largest confusion matrix that a reader can use
 WORST = 60  # recalls listed when there are more classes than that
 PAIRS = 8
 REASONS = 100  # files or rows listed as left out
-LONGEST_SHOWN = 400  # characters of a text
 WORTH_A_WORD = 0.3  # share of zeros
 CLASSIFIER = "its outputs are the classes"  # why pruning keeps it whole, which is no news
 
@@ -221,43 +215,6 @@ def _cell(number: int, total: int, right: bool) -> dict[str, Any]:
     else:
         depth = 48 * math.sqrt(min(1.0, share / 0.5))
     return {"number": number, "depth": round(depth) if number else 0, "right": right, "strong": depth >= 85}
-
-
-def mistakes(evaluation: Path, selected: str, dataset: Dataset, most: int) -> dict[str, Any]:
-    """The wrong answers that the selected model was surest of."""
-    rows = [r for r in read_table(evaluation / "mistakes.csv") if r["candidate"] == selected]
-    rows.sort(key=lambda r: (-number(r["probability"]), int(r["index"])))
-    shown = rows[:most]
-    raw_N = dataset.test.taken(np.array([int(row["index"]) for row in shown], np.intp)).raw_N
-    texts = isinstance(dataset.input, TextInput)
-    return {
-        "shown": [
-            {
-                "text": example[:LONGEST_SHOWN] + "…" * (len(example) > LONGEST_SHOWN) if texts else None,
-                "uri": None if texts else image_uri(example),
-                "index": row["index"],
-                "true": row["true"],
-                "predicted": row["predicted"],
-                "probability": number(row["probability"]),
-            }
-            for row, example in zip(shown, np.asarray(raw_N), strict=True)
-        ],
-        "texts": texts,
-        "pixelated": not isinstance(dataset.input, TextInput) and max(dataset.input.shape[:2]) <= PIXEL_ART,
-        "none": not rows,
-    }
-
-
-def augmentation(augment: Path) -> dict[str, Any]:
-    """The policy, and the sheet of pictures before and after it."""
-    policy = read_result(augment / "policy.json")
-    sheet, examples = augment / "contact_sheet.png", augment / "examples.json"
-    return {
-        "operations": sorted(policy["operations"].items()),
-        "left_out": sorted(policy["left_out"].items()),
-        "texts": read_result(examples) if examples.exists() else None,
-        "sheet": file_uri(sheet) if sheet.exists() and not examples.exists() else None,
-    }
 
 
 def data(found: dict[str, Any], dataset: Dataset) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def test_stage_writes_params_as_they_are_when_nothing_is_auto(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("section", "key", "said"),
     [
-        ("train", "dropout", "train.dropout: cannot be auto"),
+        ("train", "batch_norm", "train.batch_norm: cannot be auto"),
         ("prune", "ratios", "prune.ratios: cannot be auto"),
     ],
 )
