@@ -17,7 +17,7 @@ from tasks.core.auto.budget import (
     Length,
     length,
 )
-from tasks.core.auto.networks import LEAST_STEPS, PRETRAINED, RANDOM
+from tasks.core.auto.networks import LEARNED_STEPS, LEAST_STEPS, PRETRAINED, RANDOM
 from tasks.core.auto.trials import Base, Outcome, Setting, Trials
 from tasks.core.common.progress import Progress
 from tasks.core.config.params import AugmentParams, TrainParams
@@ -141,14 +141,14 @@ class Draft:
         outcome = self.trials.run(setting, self.work_of(setting, max(share, self.least_share)))
         return self._note(question, variant, outcome, compared)
 
-    def work_of(self, setting: Setting, share: float) -> float:
+    def work_of(self, setting: Setting, share: float, steps: int = LEAST_STEPS) -> float:
         """The work of a trial: of texts a share of what the dense training takes, which often is far less than the budget
-        pays for, as many passes gain nothing; but no less than a network needs to learn anything."""
+        pays for, as more passes gain nothing; but no less than so many of the smallest steps."""
         if self.shape:
             return share * self.work
         cost = self.cost(setting)
         whole = min(self.work, TEXT_PASSES[1] * self.images / LARGEST_BATCH * cost.of_step(LARGEST_BATCH))
-        return max(share * whole, min(whole, LEAST_STEPS * cost.of_step(SMALLEST_BATCH)))
+        return max(share * whole, min(whole, steps * cost.of_step(SMALLEST_BATCH)))
 
     def base_trial(self, question: str, variant: str, base: Base, compared: Outcome | None = None) -> Outcome:
         """One that others may go on from."""
@@ -164,7 +164,7 @@ class Draft:
         compared: Outcome | None = None,
     ) -> Outcome:
         """One that goes on from `base`."""
-        outcome = self.trials.run_on(base, setting, self.work_of(setting, share))
+        outcome = self.trials.run_on(base, setting, self.work_of(setting, share, LEARNED_STEPS))
         return self._note(question, variant, outcome, compared)
 
     def _note(
