@@ -40,6 +40,11 @@ class Split:
         """What `Dataset.input` makes the input of a network from: images, or tokens."""
         return self.raw_N if self.tokens_N is None else self.tokens_N
 
+    @property
+    def sizes_N(self) -> npt.NDArray[np.int64] | None:
+        """How many tokens each text has; None of images, which are all of one size."""
+        return None if self.tokens_N is None else self.tokens_N.lengths_N
+
     def taken(self, rows: Rows) -> Split:
         """Those examples alone."""
         return replace(

@@ -58,9 +58,16 @@ def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
 
 
 def predict(run: onnxruntime.InferenceSession, raw_N: Raw) -> NDArray[np.float32]:
-    """logits_NK of all examples, a few hundred at a time."""
-    starts = range(0, len(raw_N), EVAL_BATCH)
-    return np.concatenate([run.run(None, feed(run, raw_N[i : i + EVAL_BATCH]))[0] for i in starts])
+    """logits_NK of all examples, a few hundred at a time, texts with such as are about as long."""
+    if isinstance(raw_N, Texts):
+        order = np.argsort(raw_N.lengths_N, kind="stable")
+    elif raw_N.dtype == object:
+        order = np.argsort([len(text) for text in raw_N], kind="stable")
+    else:
+        order = np.arange(len(raw_N))
+    parts = [order[i : i + EVAL_BATCH] for i in range(0, len(order), EVAL_BATCH)]
+    logits = [run.run(None, feed(run, raw_N[rows_n]))[0] for rows_n in parts]
+    return np.concatenate(logits)[np.argsort(order)]
 
 
 def feed(run: onnxruntime.InferenceSession, raw_N: Raw) -> dict[str, NDArray[Any]]:

@@ -25,6 +25,7 @@ EVAL_BATCH = 500  # large enough for full speed, small enough for the caches
 RESIDENT = 0.25  # share of a GPU's free memory that the examples for training may take for good
 UPLOAD_BYTES = 64 << 20  # at once
 AHEAD = 3  # batches that are read while a GPU computes
+TOGETHER = 32  # batches of texts that are sorted by length among them: a batch is computed as long as its longest text
 
 Batch = tuple[Tensor, Tensor]  # x_N, labels_N
 
@@ -61,8 +62,11 @@ class TrainingBatches:
     def _rows(self, epoch: int) -> npt.NDArray[np.intp]:
         """Which examples each step S has: an epoch draws as many as there are."""
         size = self._recipe.batch_size
-        order = self._train.drawn(len(self._train), np.random.default_rng([self._recipe.seed, epoch]))
+        draws = np.random.default_rng([self._recipe.seed, epoch])
+        order = self._train.drawn(len(self._train), draws)
         rows_SN = order[: len(order) // size * size].reshape(-1, size)
+        if (sizes_N := self._train.sizes_N) is not None:
+            rows_SN = _of_like_size(rows_SN, sizes_N, draws)
         rows_SN.sort(axis=1)  # pages of the memory map are touched in order
         return rows_SN
 
@@ -82,6 +86,23 @@ class TrainingBatches:
                     x_N.to(self._device, non_blocking=True),
                     labels_N.to(self._device, non_blocking=True),
                 )
+
+
+def _of_like_size(
+    rows_SN: npt.NDArray[np.intp], sizes_N: npt.NDArray[np.int64], draws: np.random.Generator
+) -> npt.NDArray[np.intp]:
+    """The same examples in batches of such as are about as long, which come in an order that is drawn."""
+    sorted_SN = [
+        some[np.argsort(sizes_N[some], kind="stable")].reshape(-1, rows_SN.shape[1])
+        for some in (rows_SN[i : i + TOGETHER].ravel() for i in range(0, len(rows_SN), TOGETHER))
+    ]
+    return draws.permutation(np.concatenate(sorted_SN))
+
+
+def parts(split: Split, size: int) -> list[npt.NDArray[np.intp]]:
+    """The rows of all examples, so many at a time: in order, or, where they are not of one size, by size."""
+    order = np.arange(len(split)) if split.sizes_N is None else np.argsort(split.sizes_N, kind="stable")
+    return [order[i : i + size] for i in range(0, len(order), size)]
 
 
 def _uploaded(x_N: npt.NDArray[Any], device: torch.device) -> Tensor:

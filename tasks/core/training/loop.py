@@ -28,7 +28,7 @@ from tasks.core.data.dataset import Split
 from tasks.core.data.inputs import Input
 from tasks.core.distributed.world import World, check_divides
 from tasks.core.training import checkpoints
-from tasks.core.training.batches import EVAL_BATCH, TrainingBatches, to_device
+from tasks.core.training.batches import EVAL_BATCH, TrainingBatches, parts, to_device
 from tasks.core.training.cuda_graphs import Recorded
 from tasks.core.training.learner import Learner, learning
 from tasks.core.training.memory import within_memory
@@ -129,13 +129,11 @@ def predict(model: nn.Module, split: Split, given: Input) -> Tensor:
     device = next(model.parameters()).device
     training = model.training
     model.eval()
+    rows = parts(split, EVAL_BATCH)
     with torch.inference_mode():
-        logits = [
-            model(given.tensor(to_device(split.x_N[i : i + EVAL_BATCH], device))).float().cpu()
-            for i in range(0, len(split.labels_N), EVAL_BATCH)
-        ]
+        logits = [model(given.tensor(to_device(split.x_N[rows_n], device))).float().cpu() for rows_n in rows]
     model.train(training)
-    return torch.cat(logits)
+    return torch.cat(logits)[np.argsort(np.concatenate(rows))]
 
 
 # ---- the parts of epochs
