@@ -1,11 +1,14 @@
 """The sets of labelled texts of benchmarks/datasets.py: each made from Debian packages, the same every time.
 
+    python benchmarks/text_sets.py NAME FILE.csv
+
 A maker writes a CSV file of `text` and `label`. Licences: WordNet has its own, which allows any use; manual pages are under
 those of the projects that they are of (GPL, BSD, MIT and the like); the fortunes are collected quotations.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gzip
 import random
@@ -146,3 +149,18 @@ def _plain(text: str) -> str:
 TEXT_MAKERS: dict[str, Callable[[Path], None]] = {
     maker.__name__: maker for maker in (glosses, languages, manuals, fortunes)
 }
+
+
+def main() -> None:
+    """Make one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=TEXT_MAKERS)
+    parser.add_argument("file", type=Path)
+    args = parser.parse_args()
+    TEXT_MAKERS[args.name](args.file)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.core.data.inputs import Input
+from tasks.core.data.inputs import Input, TextInput
 from tasks.core.models.saved import mac_count
 from tasks.core.models.tables import Table
 
@@ -67,8 +67,8 @@ def _counting(sizes: list[int]) -> Callable[[nn.Module, Any, Tensor], None]:
 DENSE = {"quick": 1.2e12, "normal": 1.3e13, "thorough": 4e13}  # work of training the dense model
 SMALLEST_BATCH, LARGEST_BATCH = 16, 128
 STEPS, STEPS_AN_EPOCH = 1500, 24  # that a batch leaves, unless it is the smallest
-PASSES = (1, 200)  # over the images, at least and at most
-TEXT_PASSES = (1, 10)  # over texts, whose words a table learns by heart
+PASSES = 200  # over the images, at most
+TEXT_PASSES = 10  # over texts, whose words a table learns by heart
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,20 @@ def passes(work: float, cost: Cost, images: int, batch: int) -> float:
     return work / cost.of_step(batch) * batch / images
 
 
-def batch_of(work: float, cost: Cost, images: int) -> int:
+def most_passes(given: Input) -> int:
+    """Over such examples; more gain nothing."""
+    return TEXT_PASSES if isinstance(given, TextInput) else PASSES
+
+
+def batch_of(work: float, cost: Cost, images: int, most: int = PASSES) -> int:
     """The largest power of two, within bounds, that leaves so many steps: a network learns more from many small ones,
     and from LARGEST_BATCH on a CPU gains nothing by larger ones."""
-    seen = min(work / cost.of_step(LARGEST_BATCH) * LARGEST_BATCH, PASSES[1] * images)
+    seen = min(work / cost.of_step(LARGEST_BATCH) * LARGEST_BATCH, most * images)
     fits = max(1, int(min(seen / STEPS, images / STEPS_AN_EPOCH)))
     return min(LARGEST_BATCH, max(SMALLEST_BATCH, 1 << fits.bit_length() - 1))
 
 
-def length(
-    work: float, cost: Cost, images: int, batch: int | None = None, most: tuple[int, int] = PASSES
-) -> Length:
-    """What `work` pays for, but no more than anybody gains from; in batches of `batch`, or of what suits the work."""
-    fewest, longest = most
-    batch = batch or batch_of(work, cost, images)
-    return Length(batch, int(min(longest, max(fewest, passes(work, cost, images, batch)))))
+def length(work: float, cost: Cost, images: int, most: int = PASSES) -> Length:
+    """What `work` pays for, but no more passes than anybody gains from, in batches of what suits it."""
+    batch = batch_of(work, cost, images, most)
+    return Length(batch, int(min(most, max(1, passes(work, cost, images, batch)))))

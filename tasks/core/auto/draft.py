@@ -10,12 +10,11 @@ from typing import Any
 from tasks.core.auto.budget import (
     DENSE,
     LARGEST_BATCH,
-    PASSES,
     SMALLEST_BATCH,
-    TEXT_PASSES,
     Cost,
     Length,
     length,
+    most_passes,
 )
 from tasks.core.auto.networks import LEARNED_STEPS, LEAST_STEPS, PRETRAINED, RANDOM
 from tasks.core.auto.trials import Base, Outcome, Setting, Trials
@@ -126,7 +125,7 @@ class Draft:
 
     def length(self, work: float, cost: Cost) -> Length:
         """How long `work` trains a network of `cost` on all examples."""
-        return length(work, cost, self.images, most=PASSES if self.shape else TEXT_PASSES)
+        return length(work, cost, self.images, most_passes(self.given))
 
     def cost(self, setting: Setting) -> Cost:
         """Of its network."""
@@ -147,7 +146,9 @@ class Draft:
         if self.shape:
             return share * self.work
         cost = self.cost(setting)
-        whole = min(self.work, TEXT_PASSES[1] * self.images / LARGEST_BATCH * cost.of_step(LARGEST_BATCH))
+        whole = min(
+            self.work, most_passes(self.given) * self.images / LARGEST_BATCH * cost.of_step(LARGEST_BATCH)
+        )
         return max(share * whole, min(whole, steps * cost.of_step(SMALLEST_BATCH)))
 
     def base_trial(self, question: str, variant: str, base: Base, compared: Outcome | None = None) -> Outcome:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tasks.core.augmentation.augment import Augment, augment_of
 from tasks.core.augmentation.policy import resolve_policy
-from tasks.core.auto.budget import Cost, batch_of, cost_of, passes
+from tasks.core.auto.budget import Cost, batch_of, cost_of, most_passes, passes
 from tasks.core.common.errors import StageFailed
 from tasks.core.common.files import fingerprint, read_json, staged, write_json
 from tasks.core.config.params import AugmentParams, TrainParams
@@ -179,7 +179,7 @@ class Trials:
     def _affordable(self, setting: Setting, work: float) -> tuple[float, int]:
         """How many images `work` pays for, counted as often as they are seen, in all folds; and in what batches."""
         work, cost = work / len(self._folds), self.cost(setting.train)
-        batch = batch_of(work, cost, self.images)
+        batch = batch_of(work, cost, self.images, most_passes(self._dataset.input))
         return passes(work, cost, self.images, batch) * self.images, batch
 
     def _plan(self, setting: Setting, length: int, batch: int, images: int) -> _Plan:

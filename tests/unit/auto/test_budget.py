@@ -11,14 +11,17 @@ from tasks.core.auto.budget import (
     LARGEST_BATCH,
     PASSES,
     SMALLEST_BATCH,
+    STEPS,
     STEPS_AN_EPOCH,
+    TEXT_PASSES,
     Cost,
     batch_of,
     cost_of,
     length,
+    most_passes,
     passes,
 )
-from tasks.core.data.inputs import ImageInput
+from tasks.core.data.inputs import ImageInput, TextInput
 from tasks.core.models.architectures import build
 from tasks.core.models.spec import Spec
 
@@ -40,11 +43,11 @@ def test_step_costs_more_when_the_batch_grows_but_less_an_image() -> None:
 @pytest.mark.parametrize("budget", DENSE)
 def test_length_is_within_bounds_and_keeps_to_the_work(images: int, budget: str) -> None:
     got = length(DENSE[budget], SMALL, images)
-    assert PASSES[0] <= got.epochs <= PASSES[1]
+    assert 1 <= got.epochs <= PASSES
     assert SMALLEST_BATCH <= got.batch_size <= LARGEST_BATCH
     assert got.batch_size == SMALLEST_BATCH or images // got.batch_size >= STEPS_AN_EPOCH
     spent = images / got.batch_size * got.epochs * SMALL.of_step(got.batch_size)
-    assert spent <= DENSE[budget] * 1.001 or got.epochs == PASSES[0]
+    assert spent <= DENSE[budget] * 1.001 or got.epochs == 1
 
 
 def test_few_images_get_more_passes_and_smaller_batches_than_many() -> None:
@@ -77,3 +80,13 @@ def test_step_costs_more_when_a_table_of_words_is_larger() -> None:
     small, large = (Cost(1000, 1000, 3, rows * 32) for rows in (1000, 100_000))
     assert large.of_step(64) > 2 * small.of_step(64)
     assert Cost(1000, 1000, 3) == Cost(1000, 1000, 3, 0), "networks of images have none"
+
+
+def test_texts_are_passed_over_less_often_and_in_smaller_batches_when_work_abounds() -> None:
+    images, texts = (
+        length(1e15, SMALL, 6000, most_passes(given))
+        for given in (ImageInput((8, 8, 1), [0.0], [1.0]), TextInput(256, 20))
+    )
+    assert (images.epochs, texts.epochs) == (PASSES, TEXT_PASSES)
+    assert images.batch_size == LARGEST_BATCH
+    assert texts.epochs * 6000 / texts.batch_size >= STEPS, "few passes still have many steps"

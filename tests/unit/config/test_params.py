@@ -19,9 +19,16 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "examples/accurate.yaml"])
-def test_pipeline_is_accepted_when_it_is_a_committed_one(name: str) -> None:
-    assert load_pipeline(ROOT / name).ingest.source == "data/raw/fashion-mnist"
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("params.yaml", "data/raw/fashion-mnist"),
+        ("examples/accurate.yaml", "data/raw/fashion-mnist"),
+        ("examples/texts.yaml", "data/raw/languages.csv"),
+    ],
+)
+def test_pipeline_is_accepted_when_it_is_a_committed_one(name: str, source: str) -> None:
+    assert load_pipeline(ROOT / name).ingest.source == source
 
 
 @pytest.mark.parametrize(
