@@ -14,7 +14,7 @@ from tasks.core.auto.augmentations import Candidate
 from tasks.core.auto.budget import Cost
 from tasks.core.auto.draft import Draft
 from tasks.core.auto.networks import LEARNED_LR, LR, PRETRAINED, RANDOM, Network
-from tasks.core.auto.trials import Outcome
+from tasks.core.auto.trials import Base, Outcome
 from tasks.core.common.progress import Progress
 from tasks.core.config.params_file import Asked, Pipeline
 from tasks.core.data.inputs import ImageInput
@@ -68,6 +68,30 @@ def test_larger_network_is_chosen_when_the_best_small_one_is_not_clearly_better(
     assert chosen(monkeypatch, short, {16: 0.3, 32: 0.4}) == 16
     assert chosen(monkeypatch, short, {16: 0.4, 32: 0.3}) == 32
     assert chosen(monkeypatch, {16: 0.5, 32: 0.6, 64: 0.4}, {}) == 64, "the best, and none is larger"
+
+
+@pytest.mark.parametrize(("examples", "equal"), [(1000, "passes"), (1_000_000, "work")])
+def test_networks_are_compared_after_equal_work_when_the_large_one_gets_few_passes(
+    monkeypatch: pytest.MonkeyPatch, examples: int, equal: str
+) -> None:
+    work: dict[int, float] = {}
+
+    def longer(base: Base) -> Outcome:
+        work[base.setting.train.width] = base.work
+        return outcome(0.3)
+
+    trials: Any = SimpleNamespace(
+        chance=CHANCE,
+        cost=lambda train: Cost(train.width**2 * 1000, 1000, 10),
+        run=lambda setting, _: outcome({16: 0.5, 32: 0.6}[setting.train.width]),
+        run_base=longer,
+    )
+    monkeypatch.setattr(questions, "portfolio", lambda *_: [SMALL, MIDDLE])
+    draft = draft_of(trials, "train.arch", "train.width", "train.epochs")
+    draft.images = examples
+    questions.choose_network(draft)
+    assert (work[16] == work[32]) == (equal == "work")
+    assert draft.tried[-1].question.startswith(f"network, as {'many' if equal == 'passes' else 'much'}")
 
 
 def test_network_that_is_slow_to_begin_gets_a_longer_trial_when_there_is_room(
