@@ -27,7 +27,7 @@ from tasks.core.auto.trials import Base, Outcome, Setting
 # Shares of the work of the dense training: a trial of each side; of each network; of what augmentations go on from.
 SIDE, NETWORK, BASE = 0.08, 0.08, 0.3
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
-BETTER = 2.0  # standard errors, that a small network must be ahead of a large one
+BETTER = 2.0  # standard errors, that a small network must be ahead of a large one after as many passes
 # Passes that the dense training must have for a large network, or it is compared after equal work: with fewer a small one,
 # which gets several times as many, ends ahead (fashion_tail 84.8 to 81.4 %, fashion_noisy 90.0 to 89.7, for 27 and 20
 # passes of width 32 to 8 and 6 of width 64).
@@ -176,7 +176,7 @@ def choose_network(draft: Draft) -> None:
 
 def _compared(draft: Draft, best: Network, larger: Network) -> tuple[Network, Outcome]:
     """The larger one, unless the other is clearly better after as many passes over the examples; or, where the budget pays
-    for few, after as much work.
+    for few, better after as much work.
 
     After equal work, of which a large network gets few passes, it looks worse than it will be in the end; and what is
     pressed out of it is better than a small one that was trained as long (Li et al. 2020, arXiv:2002.11794).
@@ -189,7 +189,7 @@ def _compared(draft: Draft, best: Network, larger: Network) -> tuple[Network, Ou
     work = base.work * min(1.0, least / most) if enough else base.work
     small = draft.base_trial(question, str(best), Base(_of(draft, best), work), large)
     gain, error = small.gain_on(large)
-    if gain > BETTER * error or not _learns(draft, large):
+    if gain > (BETTER * error if enough else 0.0) or not _learns(draft, large):
         return best, small
     return larger, large
 
