@@ -12,7 +12,7 @@ RANDOM, PRETRAINED = "random", "pretrained"  # values of start.weights
 # Steps of the smallest batch without which a network does not come far: from random weights, from learned ones.
 LEAST_STEPS, LEARNED_STEPS = 1500, 300
 LR, LEARNED_LR = 3e-3, 1e-3  # of AdamW, likewise
-# What networks of texts learn best with: benchmarks/text_sets.py's fortunes and languages by hand, 12 runs.
+# What networks of texts learned best with in a dozen trainings on fortunes and languages of benchmarks/text_sets.py.
 TEXT_LR = {"text_bag": 1e-2, "text_cnn": 6e-3}
 TEXT_DROPOUT = {"text_cnn": 0.5}
 SMALLEST = 24  # pixels of the shorter side
