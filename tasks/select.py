@@ -32,7 +32,6 @@ from tasks.core.evaluation.candidates import (
     read_table,
     table_text,
 )
-from tasks.core.evaluation.words import words_of_classes
 from tasks.core.reporting.choice import choose
 from tasks.core.reporting.page import render, settings_of
 from tasks.core.reporting.verdict import Verdict, doubt, judge, rule
@@ -150,6 +149,8 @@ def _words(dataset: Dataset, out: Path) -> dict[str, list[dict[str, Any]]] | Non
     """The words by which the selected model knows each class, also written to words.json; None where it reads no texts."""
     if not isinstance(dataset.input, TextInput):
         return None
+    from tasks.core.evaluation.words import words_of_classes  # with onnx, which images do not need
+
     said = partial(predict, session(out / promise.MODEL, fingerprint()["threads"]))
     words = words_of_classes(said, np.asarray(dataset.val.raw_N), dataset.classes)
     write_json(out / "words.json", words)

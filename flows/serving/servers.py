@@ -93,7 +93,12 @@ def mlflow_server(port: int, tracking_uri: str) -> Server:
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
     command += ["--backend-store-uri", tracking_uri, "--workers", "1"]
     command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
-    return Server("MLflow", port, command, {"MLFLOW_LOGGING_LEVEL": "WARNING"}, "/health")
+    env = {
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        # Jobs, which judge answers of language models, are six processes that take as long to start as the server.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    return Server("MLflow", port, command, env, "/health")
 
 
 def table_of_runs(mlflow: str) -> str:

@@ -92,7 +92,9 @@ def test_networks_are_compared_after_equal_work_when_the_large_one_gets_few_pass
     questions.choose_network(draft)
     assert (work[16] == work[32]) == (equal == "work")
     width = draft.sections["train"]["width"]
-    assert width == (32 if equal == "passes" else 16), "a little behind, with more passes to come, or with less"
+    assert width == (32 if equal == "passes" else 16), (
+        "a little behind, with more passes to come, or with less"
+    )
     assert draft.tried[-1].question.startswith(f"network, as {'many' if equal == 'passes' else 'much'}")
 
 
