@@ -95,7 +95,7 @@ def mlflow_server(port: int, tracking_uri: str) -> Server:
     command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
     env = {
         "MLFLOW_LOGGING_LEVEL": "WARNING",
-        # Jobs, which judge answers of language models, are six processes that take as long to start as the server.
+        # Jobs, which judge answers of language models, are eight processes that take longer to start than the server.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     return Server("MLflow", port, command, env, "/health")

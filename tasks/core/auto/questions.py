@@ -29,8 +29,8 @@ SIDE, NETWORK, BASE = 0.08, 0.08, 0.3
 LONGEST = 0.25  # of a trial of each network, where shorter ones leave all of them at chance
 BETTER = 2.0  # standard errors, that a small network must be ahead of a large one after as many passes
 # Passes that the dense training must have for a large network, or it is compared after equal work: with fewer a small one,
-# which gets several times as many, ends ahead (fashion_tail 84.8 to 81.4 %, fashion_noisy 90.0 to 89.7, for 27 and 20
-# passes of width 32 to 8 and 6 of width 64).
+# which gets several times as many, ends ahead (on benchmarks/sets.py's fashion_tail 84.8 % of the test images for 27 passes
+# of width 32, 81.6 for 8 of width 64, with somewhat other augmentations; fashion_noisy 90.0 for 20, 89.7 for 6, with equal ones).
 ENOUGH = 20
 VOCABULARY = {"quick": 20_000, "normal": 100_000, "thorough": 200_000}  # rows for words and pairs of words
 WHY_DROPOUT = "of texts half of what convolutions find, of images none: augmentations do more"
