@@ -142,7 +142,7 @@ def _collapsed(accuracy: float, classes: int) -> bool:
     if accuracy > bar:
         return False
     print(
-        f"prune: accuracy has collapsed: {accuracy:.1%} on the validation images, where guessing gives "
+        f"prune: accuracy has collapsed: {accuracy:.1%} on the validation examples, where guessing gives "
         f"{1 / classes:.1%}: remove less, or give it more steps and epochs",
         flush=True,
     )

@@ -20,7 +20,7 @@ class Candidate:
     needs_wordnet: bool = False
 
 
-OFF: dict[str, Any] = {
+IMAGES_OFF: dict[str, Any] = {
     "flip_horizontal": False,
     "flip_vertical": False,
     "rotate": 0.0,
@@ -37,6 +37,8 @@ OFF: dict[str, Any] = {
     "erase": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
+}
+TEXTS_OFF: dict[str, Any] = {
     "synonyms": 0.0,
     "insert": 0.0,
     "swap": 0.0,
@@ -44,6 +46,7 @@ OFF: dict[str, Any] = {
     "shuffle_sentences": 0.0,
     "token_dropout": 0.0,
 }
+OFF = IMAGES_OFF | TEXTS_OFF
 
 
 OF_TEXTS = [

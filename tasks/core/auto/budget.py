@@ -58,8 +58,12 @@ def cost_of(model: nn.Module, given: Input) -> Cost:
     return Cost(mac_count(model, given), sum(sizes), len(sizes), table)
 
 
-def _counting(sizes: list[int]) -> Callable[[nn.Module, Any, Tensor], None]:
-    return lambda _, __, output: sizes.append(output.numel())
+def _counting(sizes: list[int]) -> Callable[[nn.Module, Any, Tensor | tuple[Tensor, ...]], None]:
+    return lambda _, __, output: sizes.append(sum(tensor.numel() for tensor in _tensors(output)))
+
+
+def _tensors(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return output if isinstance(output, tuple) else (output,)
 
 
 # ---- from work to steps

@@ -94,9 +94,14 @@ class Draft:
     def choose(self, key: str, value: Any, reason: str) -> None:
         """Set a key, unless a person has."""
         if self.is_auto(key):
+            self.leave(key, value)
+            self.choices[key] = Choice(key, value, reason)
+
+    def leave(self, key: str, value: Any) -> None:
+        """Set a key that is of no account for such examples, unless a person has."""
+        if self.is_auto(key):
             section, name = key.split(".")
             self.sections[section][name] = value
-            self.choices[key] = Choice(key, value, reason)
 
     @property
     def budget(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tasks.core.auto.augmentations import OFF
+from tasks.core.auto.augmentations import IMAGES_OFF, TEXTS_OFF
 from tasks.core.auto.budget import LARGEST_BATCH, Cost, most_passes
 from tasks.core.auto.draft import Draft
 from tasks.core.auto.networks import (
@@ -51,11 +51,19 @@ def begin(draft: Draft) -> None:
     known = OWN[0] if draft.is_auto("train.arch") else Network(draft.sections["train"]["arch"])
     draft.choose("train.lr", known.lr, "what trials start from")
     draft.choose("train.dropout", known.dropout, WHY_DROPOUT)
-    draft.choose("train.downscale", 1, "the images as they are")
-    draft.choose("train.vocabulary", VOCABULARY[draft.budget], f"by the budget {draft.budget}")
     draft.choose("start.weights", RANDOM, "what trials start from")
-    for key, value in OFF.items():
+    if draft.shape:
+        off, others = IMAGES_OFF, TEXTS_OFF
+        draft.choose("train.downscale", 1, "the images as they are")
+        draft.leave("train.vocabulary", VOCABULARY[draft.budget])
+    else:
+        off, others = TEXTS_OFF, IMAGES_OFF
+        draft.choose("train.vocabulary", VOCABULARY[draft.budget], f"by the budget {draft.budget}")
+        draft.leave("train.downscale", 1)
+    for key, value in off.items():
         draft.choose(f"augment.{key}", value, "off: not tried")
+    for key, value in others.items():
+        draft.leave(f"augment.{key}", value)
 
 
 def open_downscales(draft: Draft) -> list[int]:

@@ -77,7 +77,7 @@ def follow(draft: Draft) -> None:
     draft.choose("tune.space", space, "around what the trials chose")
     draft.choose("tune.epochs", max(1, dense.epochs // 3), "a third of the dense training")
     share = round(min(1.0, TUNING_IMAGES / images), 3)
-    draft.choose("tune.train_fraction", share, f"{TUNING_IMAGES:,} images, or all")
+    draft.choose("tune.train_fraction", share, f"{TUNING_IMAGES:,} examples, or all")
 
 
 def _scaled(lr: float, trained: Length) -> float:

@@ -27,15 +27,15 @@ from tasks.core.common.progress import Progress
 from tasks.core.data.dataset import balanced
 from tasks.core.models.saved import is_rectified, rectify, smooth_activations
 from tasks.core.pruning.blocks import Block, find_blocks, gate_means, take_out
-from tasks.core.pruning.channels import Groups, find_groups
+from tasks.core.pruning.channels import find_groups
 from tasks.core.pruning.cutting import loss_gradients, prune_channels, score
+from tasks.core.pruning.groups import Groups
 from tasks.core.quantization.schemes import RANKED_IMAGES, corrected
 from tasks.core.quantization.source import Made, Source
 from tasks.core.quantization.static import (
-    CLASSIFIER,
     DEPTHWISE,
-    classifier,
     depthwise,
+    exact,
     layer_losses,
     quantize_static,
 )
@@ -135,7 +135,7 @@ class Bench:
     @cached_property
     def ranked(self) -> list[str]:
         """The layers that can be quantized, those that lose most in int8 first; depthwise ones are apart."""
-        apart = {classifier(self.source.graph), *depthwise(self.source.graph)}
+        apart = {*exact(self.source.graph), *depthwise(self.source.graph)}
         losses = layer_losses(self._quick.calibrated, self._quick.x_N[:RANKED_IMAGES])
         return [name for name in losses if name not in apart]
 
@@ -175,7 +175,7 @@ class Bench:
         if not design.int8:
             return Made(quantize_weights(source.graph))
         costly = dict.fromkeys(self.ranked[: design.float_layers], "among the layers that lose most in int8")
-        by_rule = {classifier(source.graph): CLASSIFIER}
+        by_rule = exact(source.graph)
         if design.float_depthwise:
             by_rule |= dict.fromkeys(depthwise(source.graph), DEPTHWISE)
         return Made.in_int8(quantize_static(source.calibrated, {**costly, **by_rule}), by_rule, costly)

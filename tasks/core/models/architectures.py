@@ -22,9 +22,14 @@ from tasks.core.models.small_resnet import SmallResNet
 from tasks.core.models.spec import Spec
 from tasks.core.models.text_bag import TextBag
 from tasks.core.models.text_cnn import TextCNN
+from tasks.core.models.text_transformer import TextTransformer
 
 OWN: dict[str, Callable[[Spec], nn.Module]] = {"resnet_small": SmallResNet, "convnet_small": SmallConvNet}
-OF_TEXTS: dict[str, Callable[[Spec], nn.Module]] = {"text_bag": TextBag, "text_cnn": TextCNN}
+OF_TEXTS: dict[str, Callable[[Spec], nn.Module]] = {
+    "text_bag": TextBag,
+    "text_cnn": TextCNN,
+    "text_transformer": TextTransformer,
+}
 TIMM = "timm/"
 # Package, and the file in it: weights from ImageNet under the Apache licence.
 PACKAGED = {

@@ -11,9 +11,8 @@ are pixels where a layer takes a flattened map.
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -23,57 +22,16 @@ from torch.nn.modules.conv import _ConvNd
 from tasks.core.common.errors import StageFailed
 from tasks.core.data.inputs import Input
 from tasks.core.models.saved import WIDTHS
-from tasks.core.models.tables import Table
-
-
-@dataclass(frozen=True)
-class Member:
-    """A layer's part in a group: along its outputs (a norm has no other), its inputs or, of a table of words, its rows, the
-    entries `index_CM` belong to the channels, and `remove` takes entries out of the layer."""
-
-    layer: str
-    axis: Literal["out", "in", "rows"]
-    index_CM: Tensor
-    remove: Callable[[nn.Module, list[int]], nn.Module]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Channels of coupled layers: if one leaves a layer it leaves all. Named by the first layer, in
-    the network's order, that makes them. The rows of a table of words are a group, too."""
-
-    name: str
-    width: int
-    members: tuple[Member, ...]
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Every layer of the group, once."""
-        return tuple(dict.fromkeys(member.layer for member in self.members))
-
-
-@dataclass(frozen=True)
-class KeptWhole:
-    """A layer that loses nothing, and why."""
-
-    layer: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Groups:
-    """What tracing found, for every network with the same layers and widths.
-
-    Attributes:
-        prunable: the groups that can be narrowed to a multiple of `round_to`.
-        kept_whole: those that cannot.
-        outputs: the layers whose outputs are the classes.
-    """
-
-    prunable: tuple[Group, ...]
-    kept_whole: tuple[KeptWhole, ...]
-    outputs: tuple[str, ...]
-    round_to: int
+from tasks.core.pruning.groups import (
+    HEADS,
+    ROWS,
+    Group,
+    Groups,
+    KeptWhole,
+    Member,
+    torch_pruning,
+    untraced,
+)
 
 
 def find_groups(model: nn.Module, given: Input, round_to: int) -> Groups:
@@ -122,38 +80,24 @@ def find_groups(model: nn.Module, given: Input, round_to: int) -> Groups:
         if reason:
             kept_whole.append(KeptWhole(name, reason))
         else:
-            prunable.append(Group(name, size, tuple(m for m in members if m is not None)))
-    prunable += [
-        Group(f"{name}.{ROWS}", table.num_embeddings - 1, (_rows(name, table),))
-        for name, table in model.named_modules()
-        if isinstance(table, Table) and table.num_embeddings - 1 > round_to
-    ]
+            prunable.append(Group(name, size, round_to, tuple(m for m in members if m is not None)))
+    prunable += untraced(model, round_to)
+    counted = {group.name.removesuffix(f".{HEADS}") for group in prunable}
+    kept_whole = [kept for kept in kept_whole if kept.layer.removesuffix(".given.0") not in counted]
     groups = Groups(
-        tuple(sorted(prunable, key=lambda group: order[group.name.removesuffix(f".{ROWS}")])),
+        tuple(
+            sorted(
+                prunable,
+                key=lambda group: order[group.name.removesuffix(f".{ROWS}").removesuffix(f".{HEADS}")],
+            )
+        ),
         tuple(sorted(kept_whole, key=lambda kept: order[kept.layer])),
         tuple(sorted(outputs, key=order.__getitem__)),
-        round_to,
     )
     trial = copy.deepcopy(model)
     cut(trial, groups, {group.name: range(group.width // 2) for group in groups.prunable})
     _compute(trial, x, "no longer computes when channels are removed")
     return groups
-
-
-ROWS = "rows"
-
-
-def _rows(name: str, table: Table) -> Member:
-    """Row 0, of what is not in the table, stays."""
-    return Member(name, "rows", torch.arange(1, table.num_embeddings)[:, None], _without_rows)
-
-
-def _without_rows(table: nn.Module, gone: list[int]) -> nn.Module:
-    assert isinstance(table, Table)
-    stays = torch.ones(table.num_embeddings, dtype=torch.bool)
-    stays[gone] = False
-    table.keep(stays)
-    return table
 
 
 def cut(model: nn.Module, groups: Groups, gone: Mapping[str, Sequence[int]]) -> Groups:
@@ -228,25 +172,11 @@ def _compute(model: nn.Module, x: Tensor, complaint: str) -> None:
             hook.remove()
 
 
-def _torch_pruning() -> Any:
-    """The library, without timm: where that is installed, torch-pruning imports it, and with it torchvision and torch's
-    compiler, three seconds in all, to count the operations of layers that nobody asks about here."""
-    alone = not {"timm", "torch_pruning"} & sys.modules.keys()
-    if alone:
-        sys.modules["timm"] = None  # type: ignore[assignment]  # what Python takes for a module that is not there
-    try:
-        import torch_pruning
-    finally:
-        if alone:
-            del sys.modules["timm"]
-    return torch_pruning
-
-
 def _trace(model: nn.Module, x: Tensor) -> Any:
     """torch-pruning's dependency graph. It sets the network to eval mode, and may raise anything."""
     training = model.training
     try:
-        return _torch_pruning().DependencyGraph().build_dependency(model, x, verbose=False)
+        return torch_pruning().DependencyGraph().build_dependency(model, x, verbose=False)
     except Exception as error:
         raise StageFailed(f"{type(model).__name__}: cannot be traced: {_one_line(error)}") from error
     finally:
@@ -259,7 +189,7 @@ def _one_line(error: Exception) -> str:
 
 def _obstacle(graph: Any, traced: Iterable[Any], names: Mapping[nn.Module, str]) -> str | None:
     """Why the channels of a traced group must all stay, or None."""
-    kinds = _torch_pruning().ops.OPTYPE
+    kinds = torch_pruning().ops.OPTYPE
     for dep, _ in traced:
         node, module = dep.target, dep.target.module
         if node.type == kinds.OUTPUT or (not node.outputs and graph.is_out_channel_pruning_fn(dep.handler)):

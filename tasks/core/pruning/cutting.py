@@ -20,8 +20,9 @@ from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.data.dataset import Split
 from tasks.core.data.inputs import Input
 from tasks.core.models.tables import Table
-from tasks.core.pruning.channels import Group, Groups, KeptWhole, cut, find_groups
+from tasks.core.pruning.channels import cut, find_groups
 from tasks.core.pruning.criteria import CRITERIA, Part, mean
+from tasks.core.pruning.groups import Group, Groups, KeptWhole
 from tasks.core.training.batches import sample
 from tasks.core.training.pointwise import sound_gradients
 
@@ -79,7 +80,7 @@ def prune_channels(
 ) -> Groups:
     """Remove the channels with the lowest scores from `model`, in place and without tracing.
 
-    Widths are rounded to the nearest multiple of `groups.round_to`, and never to nothing.
+    Widths are rounded to the nearest multiple of `group.multiple`, and never to nothing.
 
     Args:
         groups: of a network with the same layers and widths.
@@ -107,8 +108,8 @@ def prune_channels(
     gone = {}
     for group in groups.prunable:
         # Nearest, and up from the middle; the small term is for 16 * (1 - 0.25) and its like.
-        blocks = math.floor(wanted[group.name] / groups.round_to + 0.5 + 1e-9)
-        width = min(group.width, max(1, blocks) * groups.round_to)
+        blocks = math.floor(wanted[group.name] / group.multiple + 0.5 + 1e-9)
+        width = min(group.width, max(1, blocks) * group.multiple)
         gone[group.name] = scores[group.name].argsort(stable=True)[: group.width - width].tolist()
     return cut(model, groups, gone)
 

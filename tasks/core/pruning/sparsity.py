@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from tasks.core.data.inputs import Input
-from tasks.core.pruning.channels import IS_OUTPUT, KeptWhole, find_groups
+from tasks.core.pruning.channels import IS_OUTPUT, find_groups
+from tasks.core.pruning.groups import KeptWhole
 
 Masks = dict[str, Tensor]
 PATTERN = "2of4"

@@ -48,7 +48,7 @@ def deliver(source: Source, made: Made, scheme: str, network: Mapping[str, Any],
     warnings = [made.warning] if made.warning else []
     if lost > MUCH:
         warnings.append(
-            f"{scheme} loses {lost:.1f} points on the validation images; int8_mixed or int8_qat lose less"
+            f"{scheme} loses {lost:.1f} points on the validation examples; int8_mixed or int8_qat lose less"
         )
     warning = "; ".join(warnings)
     (out / "model.onnx").write_bytes(content)

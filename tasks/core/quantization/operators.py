@@ -1,4 +1,4 @@
-"""What each operator of a graph computes, in torch: its inputs and attributes in, its one output out."""
+"""What each operator of a graph computes, in torch: its inputs and attributes in, its output out; several, where it has such."""
 
 from __future__ import annotations
 
@@ -55,27 +55,57 @@ def _slice(inputs: list[Tensor], _: dict[str, Any]) -> Tensor:
     return x[tuple(index)]
 
 
+def _unsqueeze(inputs: list[Tensor], _: dict[str, Any]) -> Tensor:
+    x, axes = inputs
+    for axis in sorted(axes.flatten().tolist()):
+        x = x.unsqueeze(axis)
+    return x
+
+
 def _axes(inputs: list[Tensor]) -> list[int]:
     return [int(axis) for axis in inputs[1].tolist()]
 
 
+def _reshape(inputs: list[Tensor], _: dict[str, Any]) -> Tensor:
+    x, shape = inputs
+    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape.tolist())])
+
+
+def _split(inputs: list[Tensor], attributes: dict[str, Any]) -> tuple[Tensor, ...]:
+    x, *sizes = inputs
+    axis = attributes.get("axis", 0)
+    return torch.split(x, sizes[0].tolist(), axis) if sizes else x.chunk(attributes["num_outputs"], axis)
+
+
 _TYPES = {TensorProto.FLOAT: torch.float32, TensorProto.INT64: torch.int64}
-OPERATORS: dict[str, Callable[[list[Tensor], dict[str, Any]], Tensor]] = {
+OPERATORS: dict[str, Callable[[list[Tensor], dict[str, Any]], Tensor | tuple[Tensor, ...]]] = {
     # Of texts: what finds the rows of words, and what is done with them.
     "Cast": lambda inputs, attributes: inputs[0].to(_TYPES[attributes["to"]]),
     "Concat": lambda inputs, attributes: torch.cat(inputs, attributes["axis"]),
+    "Cos": lambda inputs, _: inputs[0].cos(),
+    "CumSum": lambda inputs, _: inputs[0].cumsum(int(inputs[1])),
     "Div": lambda inputs, _: inputs[0] / inputs[1],
+    "Equal": lambda inputs, _: inputs[0] == inputs[1],
     "Gather": lambda inputs, _: F.embedding(inputs[1], inputs[0], padding_idx=0),
     "Greater": lambda inputs, _: inputs[0] > inputs[1],
     "LabelEncoder": _label_encoder,
+    "Max": lambda inputs, _: torch.maximum(*inputs),
+    "Not": lambda inputs, _: ~inputs[0],
     "Pad": _pad,
     "ReduceMax": lambda inputs, attributes: inputs[0].amax(
         _axes(inputs), bool(attributes.get("keepdims", 1))
     ),
     "ReduceSum": lambda inputs, attributes: inputs[0].sum(_axes(inputs), bool(attributes.get("keepdims", 1))),
+    "Reshape": _reshape,
+    "Sin": lambda inputs, _: inputs[0].sin(),
     "Slice": _slice,
+    "Softmax": lambda inputs, attributes: inputs[0].softmax(attributes.get("axis", -1)),
+    "Split": _split,
+    "Squeeze": lambda inputs, _: inputs[0].squeeze(int(inputs[1])),
+    "Sub": lambda inputs, _: inputs[0] - inputs[1],
     "Transpose": lambda inputs, attributes: inputs[0].permute(attributes["perm"]),
-    "Unsqueeze": lambda inputs, _: inputs[0].unsqueeze(int(inputs[1])),
+    "Unsqueeze": _unsqueeze,
+    "Where": lambda inputs, _: torch.where(*inputs),
     # Of all.
     "Add": lambda inputs, _: inputs[0] + inputs[1],
     "Clip": lambda inputs, _: inputs[0].clamp(*inputs[1:]),

@@ -73,7 +73,7 @@ def learn(source: TrainableSource) -> Made:
     learned = Made.in_int8(trained(student.cpu(), source.calibrated, reasons), reasons)
     before, after = (source.accuracy(source.file(made.graph)) for made in (untrained, learned))
     if after < before:
-        warning = f"training in int8 led from {before:.2%} to {after:.2%} on the validation images"
+        warning = f"training in int8 led from {before:.2%} to {after:.2%} on the validation examples"
         return dataclasses.replace(
             untrained, warning=f"{warning}: what stood before it was kept; lower quantize.qat_lr"
         )
@@ -86,7 +86,7 @@ class _Step:
 
     op: str
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
     attributes: dict[str, Any]
 
 
@@ -128,13 +128,13 @@ class IntegerGraph(nn.Module):
                     scale, zero = (stored[name].item() for name in node.input[1:3])
                     self.scales[_key(source)] = nn.Parameter(torch.tensor([scale]))
                     self._zeros[source], self._calibrated[source] = zero, scale
-                    self._steps.append(_Step("QuantizeLinear", (source,), source, {}))
+                    self._steps.append(_Step("QuantizeLinear", (source,), (source,), {}))
             elif node.op_type != "DequantizeLinear":
                 if node.op_type not in OPERATORS:
                     raise StageFailed(f"int8_qat: {node.op_type} ({node.name}) cannot be trained here")
                 inputs = tuple(names.get(name, name) for name in node.input)
                 attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-                self._steps.append(_Step(node.op_type, inputs, node.output[0], attributes))
+                self._steps.append(_Step(node.op_type, inputs, tuple(node.output), attributes))
                 continue
             names[node.output[0]] = source
         for step in self._steps:
@@ -153,10 +153,12 @@ class IntegerGraph(nn.Module):
         values = {INPUT: x, **self._constants}
         for step in self._steps:
             if step.op == "QuantizeLinear":
-                values[step.output] = self._activation(step.output, values[step.output])
+                (name,) = step.outputs
+                values[name] = self._activation(name, values[name])
             else:
                 inputs = [values[name] if name in values else self._weight(name) for name in step.inputs]
-                values[step.output] = OPERATORS[step.op](inputs, step.attributes)
+                made = OPERATORS[step.op](inputs, step.attributes)
+                values |= zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=True)
         return values[self._output]
 
     def _activation(self, name: str, x: Tensor) -> Tensor:

@@ -12,9 +12,8 @@ import onnx
 from tasks.core.quantization.bias_correction import correct_biases
 from tasks.core.quantization.source import Made, Source, TrainableSource
 from tasks.core.quantization.static import (
-    CLASSIFIER,
-    classifier,
     depthwise,
+    exact,
     layer_losses,
     quantize_on_the_fly,
     quantize_static,
@@ -33,8 +32,8 @@ def corrected(source: Source, graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _int8(source: Source) -> Made:
-    """All that ONNX Runtime has an int8 kernel for, but the classifier."""
-    reasons = {classifier(source.graph): CLASSIFIER}
+    """All that ONNX Runtime has an int8 kernel for, but the classifier and places in texts."""
+    reasons = exact(source.graph)
     return Made.in_int8(corrected(source, quantize_static(source.calibrated, reasons)), reasons)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -45,6 +46,7 @@ CALIBRATORS = {
 # What gains from int8, and what only passes int8 on between them.
 OPERATORS = [*WEIGHTED, "Add", "Mul", "Relu", "Clip", "Sigmoid", "MaxPool"]
 CLASSIFIER = "the classifier: logits are not rounded"
+PLACES = "it computes with the places of words, which are not rounded"
 DEPTHWISE = "depthwise: int8 gains little and loses most"
 
 
@@ -209,7 +211,24 @@ def _log_probabilities(model: onnx.ModelProto, x: NDArray[Any]) -> NDArray[np.fl
     return np.asarray(log_softmax(logits_NK.astype(np.float64), axis=1))
 
 
+def places(model: onnx.ModelProto) -> list[str]:
+    """Of a network of texts the nodes that compute with where words stand, and with what they make of each other: they have
+    no weights, and rounding is all that int8 would add."""
+    if model.graph.input[0].type.tensor_type.elem_type != TensorProto.INT64:
+        return []
+    reached, names = {INPUT}, []
+    for node in model.graph.node:
+        if node.op_type != "LabelEncoder" and not reached.isdisjoint(node.input):
+            names.append(node.name)
+            reached.update(node.output if node.op_type not in WEIGHTED else ())
+    return [name for name in names if name != classifier(model)]
+
+
+def exact(model: onnx.ModelProto) -> dict[str, str]:
+    """What int8 always leaves as it is, and why."""
+    return {**dict.fromkeys(places(model), PLACES), classifier(model): CLASSIFIER}
+
+
 def sensitive(model: onnx.ModelProto) -> dict[str, str]:
     """What loses in int8 without gaining from it."""
-    kept = dict.fromkeys(depthwise(model), DEPTHWISE)
-    return {**kept, classifier(model): CLASSIFIER}
+    return {**dict.fromkeys(depthwise(model), DEPTHWISE), **exact(model)}

@@ -75,7 +75,7 @@ def bypass(graph: onnx.GraphProto, blocks: Collection[str]) -> None:
             if node.input[0] in rectified:  # a block that ended so is gone: once is enough
                 instead[node.output[0]] = node.input[0]
             rectified.add(node.output[0])
-    _drop_unused(graph)
+    drop_unused(graph)
 
 
 def layer(node: onnx.NodeProto) -> str:
@@ -101,7 +101,7 @@ def _between(
     return inside
 
 
-def _drop_unused(graph: onnx.GraphProto) -> None:
+def drop_unused(graph: onnx.GraphProto) -> None:
     """Remove the nodes that nothing reads."""
     used = {output.name for output in graph.output}
     kept = []

@@ -20,7 +20,7 @@ from tasks.core.common.errors import StageFailed
 from tasks.core.data.dataset import Dataset
 from tasks.core.data.inputs import Input, TextInput
 from tasks.core.models.saved import mac_count, parameter_count, removed_blocks
-from tasks.core.runtime.branches import bypass
+from tasks.core.runtime.branches import bypass, drop_unused
 from tasks.core.runtime.graphs import INPUT, OPSET, network_input, take_raw, to_bytes
 from tasks.core.runtime.session import predict, session
 from tasks.core.runtime.weights import WEIGHTED
@@ -136,9 +136,11 @@ def _cause(error: BaseException) -> str:
 
 
 def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Means over all pixels as the operator that says so, which has an int8 kernel, what makes rows of pixels as Flatten,
-    which holds no width, and what finds the rows of words as LabelEncoder."""
+    """Means over all pixels as the operator that says so, which has an int8 kernel; what makes rows of pixels as Flatten,
+    and what cuts heads apart and joins them as a Reshape to what is left, which hold no width; and what finds the rows of
+    words as LabelEncoder."""
     graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
     constants = {
         i.name: numpy_helper.to_array(i) for i in graph.initializer if i.data_type == TensorProto.INT64
     }
@@ -158,10 +160,16 @@ def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
             )
         elif node.op_type == "Reshape" and values is not None and len(values) == 2:
             nodes.append(helper.make_node("Flatten", [given], [gives], node.name))
+        elif node.op_type == "Reshape" and values is None and makers[node.input[1]].op_type == "Concat":
+            _, _, _, *rest = makers[node.input[1]].input  # texts, tokens, and what is left for each
+            shape = np.array([0, 0, -1, *(int(constants[name][0]) for name in rest)])
+            graph.initializer.append(numpy_helper.from_array(shape, f"{node.name}_shape"))
+            nodes.append(helper.make_node("Reshape", [given, f"{node.name}_shape"], [gives], node.name))
         else:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
+    drop_unused(graph)
     if any(node.domain == "ai.onnx.ml" for node in nodes):
         model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 4))
     return model

@@ -39,7 +39,7 @@ def within_memory(compute: Callable[[], T], images: int, attempt: Callable[[int]
     # Here, not in the handler: as long as the error is known, so is all that had been computed.
     if attempt is None:
         raise StageFailed(
-            f"out of memory with {images} images at once: multiply train.accumulate, or divide batch_size"
+            f"out of memory with {images} examples at once: multiply train.accumulate, or divide batch_size"
         )
     parts = 2
     while images % parts == 0:
@@ -51,11 +51,11 @@ def within_memory(compute: Callable[[], T], images: int, attempt: Callable[[int]
             parts *= 2
         else:
             raise StageFailed(
-                f"out of memory with {images} images at once: {images // parts} fit; multiply train.accumulate by "
+                f"out of memory with {images} examples at once: {images // parts} fit; multiply train.accumulate by "
                 f"{parts}, or divide batch_size by it"
             )
     raise StageFailed(
-        f"out of memory with {images} images at once, and with {2 * images // parts} ({said}): take a smaller network"
+        f"out of memory with {images} examples at once, and with {2 * images // parts} ({said}): take a smaller network"
     )
 
 

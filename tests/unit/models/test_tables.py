@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -18,19 +19,23 @@ from tasks.core.data.dataset import Dataset, Split
 from tasks.core.data.inputs import TextInput
 from tasks.core.data.texts import Texts, Tokens
 from tasks.core.data.tokens import hashes_of, tokenizer, tokens_of
+from tasks.core.models.architectures import OF_TEXTS
 from tasks.core.models.saved import load_model, save_model
+from tasks.core.models.spec import Spec
 from tasks.core.models.tables import FACTOR, Table, lookup, most_frequent, pairs
-from tasks.core.pruning.channels import ROWS, cut, find_groups
+from tasks.core.models.text_transformer import HEAD, TextTransformer
+from tasks.core.pruning.channels import cut, find_groups
 from tasks.core.pruning.criteria import CRITERIA
 from tasks.core.pruning.cutting import loss_gradients, prune_channels, score
+from tasks.core.pruning.groups import HEADS, ROWS
 from tasks.core.quantization.schemes import SCHEMES
 from tasks.core.quantization.source import TrainableSource
 from tasks.core.runtime.export import export, figures, refill
-from tasks.core.runtime.graphs import save_graph, take_raw, to_bytes
+from tasks.core.runtime.graphs import save_graph, to_bytes
 from tasks.core.runtime.session import predict, session
 from tasks.core.training.recipes import new_network, spec_of
 
-ARCHS = ("text_bag", "text_cnn")
+ARCHS = ("text_bag", "text_cnn", "text_transformer")
 WORDS = {0: ["wind", "rain", "cloud", "storm"], 1: ["bread", "soup", "salt", "oven"]}
 COMMON = ["the", "a", "and", "of", "in", "is"]
 ODD = ["", "   ", "\x00", "😀 🎉", "كتاب جديد", "日本語", "nobody knows these", "x" * 100_000, "wind " * 5000]
@@ -60,11 +65,18 @@ def params(arch: str) -> TrainParams:
     return TrainParams(arch=arch, width=16, vocabulary=200)
 
 
+def arch_of(network: nn.Module) -> str:
+    return next(name for name, kind in OF_TEXTS.items() if isinstance(network, kind))
+
+
 def trained(arch: str) -> nn.Module:
     torch.manual_seed(0)
     network = new_network(params(arch), DATASET)
-    optimizer = torch.optim.Adam(network.parameters(), 0.02)
-    for start in [*range(0, 600, 50)] * 3:
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 0.3  # or its averages come behind in so few steps
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    for start in [*range(0, 600, 50)] * 8:
         some = TRAIN.taken(slice(start, start + 50))
         logits_NK = network.train()(torch.from_numpy(np.asarray(some.x_N)))
         optimizer.zero_grad()
@@ -81,7 +93,7 @@ def network(request: pytest.FixtureRequest) -> nn.Module:
 @pytest.fixture(scope="module")
 def source(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> TrainableSource:
     folder = tmp_path_factory.mktemp("network")
-    arch = {"TextBag": "text_bag", "TextCNN": "text_cnn"}[type(network).__name__]
+    arch = arch_of(network)
     save_model(network, spec_of(params(arch), DATASET), folder)
     graph = export(network, DATASET.input)
     save_graph(graph, folder)
@@ -90,6 +102,10 @@ def source(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Trai
     )
     policy = resolve_policy(AugmentParams(), DATASET)
     return TrainableSource(values, DATASET, graph, folder, policy)
+
+
+def test_network_is_right_about_texts_that_it_has_not_seen(network: nn.Module) -> None:
+    assert accuracy(network) > 0.9
 
 
 def accuracy(network: nn.Module) -> float:
@@ -142,10 +158,7 @@ def test_network_is_the_same_when_saved_cut_and_loaded(network: nn.Module, tmp_p
     cut_one = copy.deepcopy(network)
     groups = find_groups(cut_one, DATASET.input, 4)
     prune_channels(cut_one, groups, score(cut_one, groups, "l2"), 0.5)
-    spec = spec_of(
-        params("text_bag" if hasattr(network, "runs") and network.runs == 2 else "text_cnn"), DATASET
-    )
-    save_model(cut_one, spec, tmp_path)
+    save_model(cut_one, spec_of(params(arch_of(network)), DATASET), tmp_path)
     loaded, _ = load_model(tmp_path)
     x = torch.from_numpy(np.asarray(VAL.x_N))
     with torch.inference_mode():
@@ -167,6 +180,28 @@ def test_rows_are_a_group_and_leave_with_their_keys_when_cut(network: nn.Module)
     assert len(table.weight) == len(table.keys) + 1
 
 
+def test_heads_leave_as_a_whole_when_an_attention_is_cut() -> None:
+    torch.manual_seed(0)
+    network = TextTransformer(Spec("text_transformer", 2 * HEAD, 0.0, None, 2, rows=20)).eval()
+    groups = find_groups(network, DATASET.input, 4)
+    heads = next(group for group in groups.prunable if group.name == f"blocks.0.attention.{HEADS}")
+    assert heads.width == 2
+    attention = network.blocks[0].attention
+    x_NDL1, nothing_NL = torch.randn(3, 2 * HEAD, 5, 1), torch.zeros(3, 5, dtype=torch.bool)
+    turns = network.positions(nothing_NL)
+    with torch.inference_mode():
+        both = attention(x_NDL1, turns, nothing_NL)
+        first, second = copy.deepcopy(network), copy.deepcopy(network)
+        cut(first, groups, {heads.name: [1]})
+        cut(second, groups, {heads.name: [0]})
+        parts = [part.blocks[0].attention(x_NDL1, turns, nothing_NL) for part in (first, second)]
+        nothing = attention.gives[1](torch.zeros_like(both))
+    torch.testing.assert_close(parts[0] + parts[1] - nothing, both)
+
+
+@pytest.mark.parametrize(
+    "network", ["text_bag", "text_cnn"], indirect=True
+)  # a transformer's rows are normalised: their sizes say little
 @pytest.mark.parametrize("criterion", [name for name in CRITERIA if name not in ("random", "bn_scale")])
 def test_criterion_keeps_the_words_that_tell_classes_apart_when_half_of_the_rows_leave(
     criterion: str, network: nn.Module
@@ -202,6 +237,20 @@ def test_file_takes_raw_texts_and_computes_what_the_network_does(
         assert predict(run, np.array([text], object))[0] == pytest.approx(logits_K, abs=1e-4), "alone as well"
 
 
+def numbered(graph: onnx.ModelProto) -> bytes:
+    """The graph with its tensors numbered in order: the exporter counts on while it settles shapes."""
+    graph = copy.deepcopy(graph)
+    names = {name: f"t{i}" for i, node in enumerate(graph.graph.node) for name in node.output}
+    for node in graph.graph.node:
+        node.name = node.op_type
+        for ends in (node.input, node.output):
+            ends[:] = [names.get(name, name) for name in ends]
+    for value in [*graph.graph.value_info, *graph.graph.output]:
+        value.name = names[value.name]
+    graph.graph.value_info.sort(key=lambda value: value.name)
+    return to_bytes(graph)
+
+
 @pytest.mark.slow
 def test_refilled_graph_is_the_exported_one_when_rows_and_channels_have_left(
     source: TrainableSource, network: nn.Module
@@ -210,9 +259,7 @@ def test_refilled_graph_is_the_exported_one_when_rows_and_channels_have_left(
     groups = find_groups(smaller, DATASET.input, 4)
     prune_channels(smaller, groups, score(smaller, groups, "l2"), 0.5)
     again = export(smaller.eval(), DATASET.input)
-    assert to_bytes(take_raw(refill(source.graph, smaller), DATASET.input)) == to_bytes(
-        take_raw(again, DATASET.input)
-    )
+    assert numbered(refill(source.graph, smaller)) == numbered(again)
 
 
 @pytest.mark.slow

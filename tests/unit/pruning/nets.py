@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tasks.core.data.inputs import ImageInput
 from tasks.core.models.architectures import build
 from tasks.core.models.spec import Spec
-from tasks.core.pruning.channels import Groups
+from tasks.core.pruning.groups import Groups
 from tests.networks import ARCHITECTURES
 
 SHAPE = (28, 28, 1)

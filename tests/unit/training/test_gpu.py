@@ -140,7 +140,7 @@ def test_training_says_how_many_images_fit_when_the_gpu_is_full() -> None:
     held = torch.cuda.memory_reserved() + (128 << 20)
     torch.cuda.set_per_process_memory_fraction(held / torch.cuda.get_device_properties(0).total_memory)
     try:
-        with pytest.raises(StageFailed, match=r"out of memory with 512 images at once: \d+ fit"):
+        with pytest.raises(StageFailed, match=r"out of memory with 512 examples at once: \d+ fit"):
             wide = replace(RECIPE, batch_size=512)
             model = build(Spec("resnet_small", 64, 0.0, (16, 16, 1), 2))
             list(epochs(model, wide, TRAIN, VAL, BatchAugment(POLICY), 2, GPU))

@@ -320,6 +320,8 @@ def test_training_says_how_many_images_fit_when_memory_does_not_suffice() -> Non
         [sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True, check=False, cwd=ROOT
     )
     last = done.stderr.strip().splitlines()[-1]
-    found = re.search(r"StageFailed: out of memory with 2048 images at once: (\d+) fit; multiply train", last)
+    found = re.search(
+        r"StageFailed: out of memory with 2048 examples at once: (\d+) fit; multiply train", last
+    )
     assert found, done.stderr
     assert int(found[1]) in (32, 64, 128, 256, 512, 1024)
