@@ -86,7 +86,8 @@ def _integer_nodes(content: bytes) -> set[str]:
         options.log_severity_level = 3  # it warns that such a file is for this machine alone
         onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         graph = onnx.load(optimized).graph
-    int8 = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.INT8}
+    eight_bits = (TensorProto.INT8, TensorProto.UINT8)
+    int8 = {tensor.name for tensor in graph.initializer if tensor.data_type in eight_bits}
     return {
         _SUFFIX.sub("", node.name)
         for node in graph.node
