@@ -2,12 +2,12 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-BENCHMARKS := $(filter-out $(patsubst %,benchmarks/%.py,common compression contenders cut datasets gpu networks peers sets throughput),$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out $(patsubst %,benchmarks/%.py,common compression contenders cut datasets gpu networks peers sets text_peers text_sets throughput),$(wildcard benchmarks/*.py))
 SITE := -c 'import site; print(site.getsitepackages()[0])'
 UV := uv -q pip compile --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	--no-header --no-emit-index-url pyproject.toml
 
-.PHONY: run test fast docs ui bench compression throughput networks datasets lock clean
+.PHONY: run test fast docs ui bench compression throughput text_peers networks datasets lock clean
 
 run: .venv/run  ## obtain Fashion-MNIST and run the whole pipeline
 	modelpress fetch fashion-mnist
@@ -30,7 +30,7 @@ docs: .venv/test  ## the pages of docs/, into .modelpress/docs
 ui: .venv/run  ## the Prefect and MLflow servers, on loopback
 	modelpress ui
 
-bench: .venv/test  ## every benchmark but the four below and gpu.py, one after another, on a quiet machine
+bench: .venv/test  ## every benchmark but the five below and gpu.py, one after another, on a quiet machine
 	set -e; for script in $(BENCHMARKS); do python $$script; done
 
 compression: .venv-peers/ready  ## ours against other compressors, on a quiet machine; after a run
@@ -38,6 +38,9 @@ compression: .venv-peers/ready  ## ours against other compressors, on a quiet ma
 
 throughput: .venv-peers/ready  ## training, ours against other trainers, on a quiet machine
 	.venv-peers/bin/python benchmarks/throughput.py $(ARGS)
+
+text_peers: .venv-peers/ready  ## texts, ours beside fastText, model2vec and scikit-learn, on a quiet machine; after datasets
+	.venv-peers/bin/python benchmarks/text_peers.py $(ARGS)
 
 networks: .venv/test  ## every network through the whole pipeline; hours
 	python benchmarks/networks.py $(ARGS)
