@@ -100,7 +100,7 @@ def _trained(
     params = parse(TrainParams, values, f"{variant.name}: train")
     augment = _augmentation(sections, dataset, params.augment_strength)
     torch.manual_seed(seed)
-    spec, model = spec_of(params, dataset), new_network(params, dataset)
+    spec, model = spec_of(params, dataset), new_network(params, dataset, augment.brings)
     if variant.started:
         begin(model, weights)
     diverged = False

@@ -53,7 +53,8 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
         )
         torch.manual_seed(params.seed)
         spec = spec_of(params, dataset)
-        model = new_network(params, dataset)
+        augment = augment_of(resolved, params.augment_strength)
+        model = new_network(params, dataset, augment.brings)
         if (taken := begin(model, weights)) and ranks.main:
             print(f"train: {taken}", flush=True)
         # Only the main rank reads and writes checkpoints.
@@ -64,7 +65,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
                 recipe_of(params),
                 dataset.train,
                 dataset.val,
-                augment_of(resolved, params.augment_strength),
+                augment,
                 len(dataset.classes),
                 ranks,
                 checkpoint=checkpoint,

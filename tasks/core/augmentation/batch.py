@@ -37,6 +37,8 @@ class BatchAugment:
         policy: what `tasks.augment.resolve_policy` returns.
     """
 
+    brings: frozenset[int] = frozenset()  # words, of `TextAugment`
+
     def __init__(self, policy: Mapping[str, Any], strength: float = 1.0) -> None:
         height, width, channels = policy["image_shape"]
         self.input = ImageInput((height, width, channels), policy["channel_mean"], policy["channel_std"])

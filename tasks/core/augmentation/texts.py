@@ -29,6 +29,9 @@ class TextAugment:
 
     Args:
         policy: what `policy.resolve_policy` returns for texts.
+
+    Attributes:
+        brings: the hashes of words that it puts into texts.
     """
 
     def __init__(self, policy: Mapping[str, Any], strength: float = 1.0) -> None:
@@ -45,6 +48,8 @@ class TextAugment:
         self._counts_W = torch.tensor([len(others) for _, others in words], dtype=torch.int64)
         self._starts_W = self._counts_W.cumsum(0) - self._counts_W
         self._synonyms = torch.tensor([other for _, others in words for other in others], dtype=torch.int64)
+        brings = not self._share.keys().isdisjoint(("synonyms", "insert"))
+        self.brings: frozenset[int] = frozenset(self._synonyms.tolist() if brings else ())
         self._ends = torch.tensor(list(hashes_of(SENTENCE_ENDS).values()), dtype=torch.int64)
 
     def __call__(

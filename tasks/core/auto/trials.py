@@ -32,6 +32,7 @@ from tasks.core.evaluation.calibration import cross_entropy, temperature
 from tasks.core.models.architectures import published
 from tasks.core.models.saved import load_model, save_model
 from tasks.core.models.spec import Spec
+from tasks.core.models.tables import add_rows
 from tasks.core.models.transfer import take_over
 from tasks.core.training.loop import epochs, predict
 from tasks.core.training.recipes import new_network, recipe_of, spec_of
@@ -121,7 +122,7 @@ class Trials:
         """Train for `work`, and predict the images that were held out."""
         plan = self._reduced(setting, work)
         return self._outcome(
-            ["begin", setting, work], plan, lambda fold: self._train(self._begun(setting), plan, fold)
+            ["begin", setting, work], plan, lambda fold: self._train(self._begun(setting, plan), plan, fold)
         )
 
     def run_base(self, base: Base) -> Outcome:
@@ -135,7 +136,9 @@ class Trials:
         warm = replace(setting, train=setting.train.model_copy(update={"lr": setting.train.lr * REWARMED}))
         plan = self._whole(warm, work)
         return self._outcome(
-            ["on", base, warm, work], plan, lambda fold: self._train(self._based(base, fold), plan, fold)
+            ["on", base, warm, work],
+            plan,
+            lambda fold: self._train(self._widened(base, plan, fold), plan, fold),
         )
 
     def _outcome(self, about: list[Any], plan: _Plan, trained: Callable[[int], nn.Module]) -> Outcome:
@@ -188,9 +191,9 @@ class Trials:
         params = setting.train.model_copy(update=changes)
         return _Plan(params, augment_of(policy, params.augment_strength), images)
 
-    def _begun(self, setting: Setting) -> nn.Module:
+    def _begun(self, setting: Setting, plan: _Plan) -> nn.Module:
         torch.manual_seed(setting.train.seed)
-        model = new_network(setting.train, self._dataset)
+        model = new_network(setting.train, self._dataset, plan.augment.brings)
         if setting.pretrained:
             take_over(model, _published(setting.train.arch))
         return model
@@ -199,10 +202,17 @@ class Trials:
         """The network of `base` that has not learned from what a fold holds out."""
         folder = self._journal / f"{self._name(['base', base])}-{fold}"
         if not folder.exists():
-            model = self._train(self._begun(base.setting), self._whole(base.setting, base.work), fold)
+            plan = self._whole(base.setting, base.work)
+            model = self._train(self._begun(base.setting, plan), plan, fold)
             with staged(folder) as partial:
                 save_model(model, spec_of(base.setting.train, self._dataset), partial)
         return load_model(folder)[0]
+
+    def _widened(self, base: Base, plan: _Plan, fold: int) -> nn.Module:
+        """The same, with rows for the words that an augmentation brings in."""
+        model = self._based(base, fold)
+        add_rows(model, plan.augment.brings, base.setting.train.vocabulary)
+        return model
 
     def _train(self, model: nn.Module, plan: _Plan, fold: int) -> nn.Module:
         """`model`, after it has learned from images that a fold does not hold out."""

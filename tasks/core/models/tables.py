@@ -6,6 +6,7 @@ of a row.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import cast
 
 import numpy as np
@@ -96,3 +97,19 @@ def adopt(model: nn.Module, tokens: Tokens | None) -> None:
             with torch.no_grad():
                 fitting.weight[0] = 0
             model.set_submodule(name, fitting)
+
+
+@torch.no_grad()
+def add_rows(model: nn.Module, keys: Collection[int], most: int) -> None:
+    """Give the tables of `model`, in place, rows of zeros for those of these keys that have none, so that no table has more
+    than `most`. Until something is learned of it, such a word is as one that nobody knows."""
+    for table in model.modules():
+        if isinstance(table, Table):
+            room = max(0, most - len(table.keys))
+            added = torch.tensor(sorted(set(keys) - set(table.keys.tolist()))[:room], dtype=torch.int64)
+            every = torch.cat([table.keys, added])
+            order = every.argsort()
+            rows = torch.cat([table.weight[1:], table.weight.new_zeros(len(added), table.embedding_dim)])
+            table.weight = nn.Parameter(torch.cat([table.weight[:1], rows[order]]))
+            table.keys = every[order]
+            table.num_embeddings = len(table.weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tasks.core.data.dataset import Dataset
 from tasks.core.data.inputs import ImageInput, TextInput
 from tasks.core.models.architectures import build
 from tasks.core.models.spec import Spec
-from tasks.core.models.tables import adopt
+from tasks.core.models.tables import add_rows, adopt
 from tasks.core.training.loop import Epoch
 from tasks.core.training.optimizer import Recipe
 
@@ -41,14 +41,18 @@ def spec_of(params: TrainParams, dataset: Dataset) -> Spec:
     )
 
 
-def new_network(params: TrainParams, dataset: Dataset) -> nn.Module:
+def new_network(params: TrainParams, dataset: Dataset, brings: Collection[int] = ()) -> nn.Module:
     """The untrained network that `params` describes; one of texts has rows for the words of those for training.
+
+    Args:
+        brings: hashes of the words that augmentation brings in, see `TextAugment.brings`.
 
     Raises:
         BadInput: there is no such network, or it does not suit the data.
     """
     network = build(spec_of(params, dataset))
     adopt(network, dataset.train.tokens_N)
+    add_rows(network, brings, params.vocabulary)
     return network
 
 

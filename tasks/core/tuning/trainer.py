@@ -48,7 +48,8 @@ class Trainer:
         task, dataset = self._task, self._dataset
         params = params.model_copy(update={"epochs": task.epochs, "early_stopping": 0})
         torch.manual_seed(params.seed)
-        model = new_network(params, dataset)
+        augment = augment_of(task.policy, params.augment_strength)
+        model = new_network(params, dataset, augment.brings)
         self._macs = mac_count(model, dataset.input)
         begin(model, task.weights)
         self._running = epochs(
@@ -56,7 +57,7 @@ class Trainer:
             recipe_of(params),
             replace(self._subset, sampling=params.sampling),
             dataset.val,
-            augment_of(task.policy, params.augment_strength),
+            augment,
             len(dataset.classes),
             self._world,
         )

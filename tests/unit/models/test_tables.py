@@ -22,7 +22,7 @@ from tasks.core.data.tokens import hashes_of, tokenizer, tokens_of
 from tasks.core.models.architectures import OF_TEXTS
 from tasks.core.models.saved import load_model, save_model
 from tasks.core.models.spec import Spec
-from tasks.core.models.tables import FACTOR, Table, lookup, most_frequent, pairs
+from tasks.core.models.tables import FACTOR, Table, add_rows, lookup, most_frequent, pairs
 from tasks.core.models.text_transformer import HEAD, TextTransformer
 from tasks.core.pruning.channels import cut, find_groups
 from tasks.core.pruning.criteria import CRITERIA
@@ -146,6 +146,20 @@ def test_network_has_rows_for_words_of_the_training_texts_when_it_is_new(network
     known = set(hashes_of([*COMMON, *WORDS[0], *WORDS[1]]).values())
     assert known <= set(table.keys.tolist())
     assert not table.weight[0].any()
+
+
+def test_rows_of_zeros_are_added_for_what_has_none_when_there_is_room(network: nn.Module) -> None:
+    wider, before = copy.deepcopy(network), network.get_submodule("table").keys.tolist()
+    new = list(hashes_of(["snow", "hail", "wind"]).values())
+    add_rows(wider, new, len(before) + 1)
+    table = wider.get_submodule("table")
+    (added,) = set(table.keys.tolist()) - set(before)
+    assert added == min(set(new) - set(before))
+    assert table.keys.tolist() == sorted([*before, added])
+    assert not table.weight[1 + table.keys.tolist().index(added)].any()
+    x = torch.from_numpy(np.asarray(VAL.x_N))
+    with torch.inference_mode():
+        assert torch.equal(wider.eval()(x), network(x)), "all others are found where they were"
 
 
 def test_answer_is_the_same_when_a_text_is_in_a_batch_with_longer_ones(network: nn.Module) -> None:
