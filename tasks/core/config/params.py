@@ -143,7 +143,7 @@ class TrainParams(Params):
     """The dense model and how it is trained; `batch_size` is global, whatever the ranks."""
 
     arch: Annotated[str, Field(pattern=r"^[a-z0-9_./]+$"), AUTO] = "resnet_small"
-    """resnet_small, convnet_small (max pooling), a classifier of torchvision (efficientnet_b0, convnext_tiny, …), or timm/NAME; of texts text_bag, text_cnn"""
+    """resnet_small, convnet_small (max pooling), a classifier of torchvision (efficientnet_b0, convnext_tiny, …), or timm/NAME; of texts text_bag, text_cnn, text_transformer"""
     width: Annotated[int, Field(ge=8, le=256), AUTO] = 32
     """channels of the first stage of resnet_small and convnet_small; numbers that a word has in networks of texts"""
     vocabulary: Annotated[int, Field(ge=16, le=2_000_000), AUTO] = 50_000
