@@ -19,7 +19,9 @@ def ranks(count: int) -> Iterator[Run]:
     next rank. What a rank raises is raised here at once, and ends the block for the others.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "tests.ranks"])  # once, for all of a session
+    context.set_forkserver_preload(
+        ["torch", "torch.distributed", "tests.ranks"]
+    )  # once, for all of a session
     with context.Pool(count) as pool:
 
         def run(function: Callable[..., object], **arguments: Any) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tasks.core.config.compression_params import QuantizeParams
 from tasks.core.data.dataset import Dataset, balanced
 from tasks.core.data.inputs import ImageInput
-from tasks.core.quantization.integers import stay_in_integers
+from tasks.core.quantization.rows import rows_as_read
 from tasks.core.quantization.static import Calibrated, calibrate
 from tasks.core.quantization.stored import quantize_weights
 from tasks.core.runtime.graphs import take_raw, to_bytes
@@ -91,4 +91,4 @@ class Made:
     ) -> Made:
         """A graph that computes in int8 but for some nodes, by a rule or because they lost too much. Weights of the
         former are stored in int8 all the same: of many classes, the classifier's would be most of the file."""
-        return cls(quantize_weights(stay_in_integers(graph), by_rule), {**by_rule, **costly}, warning)
+        return cls(quantize_weights(rows_as_read(graph), by_rule), {**by_rule, **costly}, warning)

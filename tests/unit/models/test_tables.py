@@ -28,7 +28,7 @@ from tasks.core.pruning.channels import cut, find_groups
 from tasks.core.pruning.criteria import CRITERIA
 from tasks.core.pruning.cutting import loss_gradients, prune_channels, score
 from tasks.core.pruning.groups import HEADS, ROWS
-from tasks.core.quantization.integers import stay_in_integers
+from tasks.core.quantization.rows import rows_as_read
 from tasks.core.quantization.schemes import SCHEMES
 from tasks.core.quantization.source import TrainableSource
 from tasks.core.quantization.static import exact, quantize_static
@@ -279,11 +279,11 @@ def test_refilled_graph_is_the_exported_one_when_rows_and_channels_have_left(
 
 
 @pytest.mark.slow
-def test_logits_are_the_same_bits_when_what_moves_numbers_alone_stays_in_integers(
+def test_logits_are_the_same_bits_when_rows_are_stored_as_convolutions_read_them(
     source: TrainableSource,
 ) -> None:
     quantized = quantize_static(source.calibrated, exact(source.graph))
-    content = source.file(stay_in_integers(quantized))
+    content = source.file(rows_as_read(quantized))
     assert np.array_equal(source.logits(content), source.logits(source.file(quantized)))
     if "Conv" in {node.op_type for node in source.graph.graph.node}:
         tables = [i for i in onnx.load_from_string(content).graph.initializer if "table.weight" in i.name]

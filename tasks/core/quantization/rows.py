@@ -1,4 +1,4 @@
-"""What a quantized graph of a text network needs no floating point for, though its quantizer leaves it there.
+"""Rows of words that a quantized graph needs no floating point for, though its quantizer leaves them there.
 
 V: rows of a table of words, D: numbers of a row.
 """
@@ -9,16 +9,13 @@ import copy
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
-
-from tasks.core.runtime.branches import drop_unused
+from onnx import numpy_helper
 
 _MOVES = ("Transpose", "Unsqueeze")  # that numbers change their places in, and nothing else
 
 
-def stay_in_integers(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a QDQ graph that computes the same, to the bit: rows of words are stored as they are read, and the most of
-    what a convolution found is taken before it becomes float32, which keeps the order of numbers."""
+def rows_as_read(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a QDQ graph that computes the same, to the bit, from rows that are stored as convolutions read them."""
     model = copy.deepcopy(model)
     graph = model.graph
     stored = {i.name: i for i in graph.initializer}
@@ -26,9 +23,6 @@ def stay_in_integers(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in list(graph.node):
         if node.op_type == "QuantizeLinear":
             _store_rows(graph, node, makers, stored)
-        elif node.op_type == "ReduceMax" and makers[node.input[0]].op_type == "DequantizeLinear":
-            _take_first(graph, node, makers[node.input[0]])
-    drop_unused(graph)
     return model
 
 
@@ -64,13 +58,3 @@ def _store_rows(
         node.input[0] = before.output[0]
     (path[0] if path else gather).output[0] = quantizer.output[0]
     graph.node.remove(quantizer)
-
-
-def _take_first(graph: onnx.GraphProto, most: onnx.NodeProto, dequantizer: onnx.NodeProto) -> None:
-    """The most of integers, then made float32."""
-    found = f"{most.output[0]}_uint8"
-    after = helper.make_node(
-        "DequantizeLinear", [found, *dequantizer.input[1:]], [most.output[0]], f"{most.name}_float"
-    )
-    most.input[0], most.output[0] = dequantizer.input[0], found
-    graph.node.insert(list(graph.node).index(most) + 1, after)
