@@ -6,9 +6,10 @@ from tasks.core.auto.augmentations import OFF, Candidate, candidates
 from tasks.core.auto.draft import Draft, TriedAugmentation
 from tasks.core.auto.networks import RANDOM
 from tasks.core.auto.questions import base_of, open_downscales, open_networks, smallest
+from tasks.core.auto.trials import Outcome, Setting
 
-# Shares of the work of the dense training: a trial of each augmentation; of each learning rate.
-AUGMENTATION, RATE = 0.05, 0.16
+# Shares of the work of the dense training: a trial of each augmentation of images, of texts; of each learning rate.
+AUGMENTATION, OF_TEXTS, RATE = 0.05, 0.2, 0.16
 OTHER_LRS = {"quick": (), "normal": (), "thorough": (1 / 3, 3)}  # and what is tried for it, in proportion
 QUICK = 4  # augmentations that a quick run tries
 # By how much the model may be worse with an augmentation that is used: standard errors, and a share of the loss. A trial
@@ -38,11 +39,13 @@ def open_augmentations(draft: Draft) -> list[Candidate]:
 
 
 def choose_augmentations(draft: Draft) -> None:
-    """Take each on top of those that were taken before it, unless it makes the model worse.
+    """Take each on top of those that were taken before it: of images unless it makes the model worse, of texts if it makes
+    it better.
 
-    They are judged where they matter, on a network that has learned already: training goes on from it with and without
-    each. At its beginning nearly all of them are in the way, also those that lead to the best model. The smallest
-    network comes farthest for the same work.
+    Of images they are judged where they matter, on a network that has learned already: training goes on from it with and
+    without each. At its beginning nearly all of them are in the way, also those that lead to the best model. The smallest
+    network comes farthest for the same work. A network of texts knows what it has read by heart then, and what takes it away
+    from that looks good: it learns from the beginning, with and without each, from a part of the texts.
     """
     asked, question = open_augmentations(draft), "augmentation"
     if not asked:
@@ -50,13 +53,18 @@ def choose_augmentations(draft: Draft) -> None:
     least = smallest(draft)
     weights = RANDOM if least else None
     alone = draft.setting(least, weights=weights)
-    base = base_of(draft, alone)
-    best = draft.trial_on(base, question, "none of them", alone, AUGMENTATION)
+    base = base_of(draft, alone) if draft.shape else None
+
+    def trial(name: str, setting: Setting, compared: Outcome | None = None) -> Outcome:
+        if base is None:
+            return draft.trial(question, name, setting, OF_TEXTS, compared)
+        return draft.trial_on(base, question, name, setting, AUGMENTATION, compared)
+
+    best = trial("none of them", alone)
     for candidate in asked:
-        setting = draft.setting(least, candidate.values, weights)
-        outcome = draft.trial_on(base, question, candidate.name, setting, AUGMENTATION, best)
+        outcome = trial(candidate.name, draft.setting(least, candidate.values, weights), best)
         gain, error = outcome.gain_on(best)
-        taken = gain > -min(EQUAL * error, ALIKE * best.loss)
+        taken = gain > (-min(EQUAL * error, ALIKE * best.loss) if draft.shape else error)
         reason = f"{candidate.name}: cross-entropy {-gain:+.3f} in a trial (standard error {error:.3f})"
         for key, value in candidate.values.items():
             draft.choose(f"augment.{key}", value if taken else OFF[key], reason)
