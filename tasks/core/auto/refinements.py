@@ -64,7 +64,10 @@ def choose_augmentations(draft: Draft) -> None:
     for candidate in asked:
         outcome = trial(candidate.name, draft.setting(least, candidate.values, weights), best)
         gain, error = outcome.gain_on(best)
-        taken = gain > (-min(EQUAL * error, ALIKE * best.loss) if draft.shape else error)
+        if draft.shape:
+            taken = gain > -min(EQUAL * error, ALIKE * best.loss)
+        else:  # it may make answers less sure, and no better
+            taken = gain > error and outcome.accuracy >= best.accuracy
         reason = f"{candidate.name}: cross-entropy {-gain:+.3f} in a trial (standard error {error:.3f})"
         for key, value in candidate.values.items():
             draft.choose(f"augment.{key}", value if taken else OFF[key], reason)
