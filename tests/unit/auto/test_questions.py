@@ -14,10 +14,10 @@ from tasks.core.auto.augmentations import Candidate
 from tasks.core.auto.budget import Cost
 from tasks.core.auto.draft import Draft
 from tasks.core.auto.networks import LEARNED_LR, LR, PRETRAINED, RANDOM, Network
-from tasks.core.auto.trials import Base, Outcome
+from tasks.core.auto.trials import Base, Outcome, Setting
 from tasks.core.common.progress import Progress
 from tasks.core.config.params_file import Asked, Pipeline
-from tasks.core.data.inputs import ImageInput
+from tasks.core.data.inputs import ImageInput, TextInput
 
 SMALL, MIDDLE, LARGE = (Network("convnet_small", width) for width in (16, 32, 64))
 CHANCE = 0.12
@@ -40,6 +40,12 @@ def draft_of(trials: Any, *auto: str) -> Draft:
     }
     asked = Asked(content, Pipeline.model_validate(content), frozenset(auto))
     return Draft(asked, trials, ImageInput((64, 64, 3), [0.5] * 3, [0.3] * 3), 1000, Progress("recipe", 9))
+
+
+def of_texts(draft: Draft) -> Draft:
+    """The same, but of 1,000 texts."""
+    draft.given = TextInput(100, 30)
+    return draft
 
 
 def chosen(monkeypatch: pytest.MonkeyPatch, short: dict[int, float], longer: dict[int, float]) -> int:
@@ -146,6 +152,35 @@ def test_augmentation_is_used_when_it_is_better_or_costs_next_to_nothing(
     assert taken == ["crop", "flip_horizontal"], (
         "erasing is within the noise, but costs three hundredths of the loss"
     )
+
+
+def test_augmentation_of_texts_is_used_when_it_clearly_helps_and_costs_no_accuracy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    losses = {"delete": -0.05, "swap": -0.002, "synonyms": -0.2, "insert": 0.004}
+
+    def run(setting: Setting, _: float) -> Outcome:
+        used = [key for key in losses if getattr(setting.augment, key)]
+        got = outcome(0.5 + sum(losses[key] for key in used))
+        return replace(got, accuracy=0.8) if "synonyms" in used else got
+
+    trials: Any = SimpleNamespace(chance=CHANCE, cost=lambda _: Cost(1000, 1000, 10), run=run)
+    offered = [Candidate(key, {key: 0.1}) for key in losses]
+    monkeypatch.setattr(refinements, "candidates", lambda _: offered)
+    draft = of_texts(draft_of(trials, *(f"augment.{key}" for key in losses)))
+    draft.sections["train"]["arch"] = "text_bag"
+    questions.begin(draft)
+    refinements.choose_augmentations(draft)
+    assert [tried.name for tried in draft.augmentations if tried.used] == ["delete"]
+
+
+@pytest.mark.parametrize(("given", "expected"), [("images", 0.0), ("texts", rules.TEXT_TEACHER)])
+def test_pruned_network_has_a_teacher_when_it_is_of_texts(given: str, expected: float) -> None:
+    trials: Any = SimpleNamespace(cost=lambda _: Cost(1000, 1000, 10))
+    draft = draft_of(trials, "prune.distill_weight")
+    draft.sections["train"]["lr"] = LR
+    rules.follow(of_texts(draft) if given == "texts" else draft)
+    assert draft.sections["prune"]["distill_weight"] == expected
 
 
 @pytest.mark.parametrize(
