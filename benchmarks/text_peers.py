@@ -106,7 +106,10 @@ def fast_text(data: Dataset, folder: Path) -> Contender:
     best: tuple[float, dict[str, Any]] = (-1.0, {})
     for most, passes, rate in itertools.product((1, 2), (10, 25), (0.25, 0.5, 1.0)):
         asked = {"wordNgrams": most, "epoch": passes, "lr": rate, "dim": 64, "bucket": 200_000}
-        model = fasttext.train_supervised(str(file), thread=1, seed=0, verbose=0, **asked)
+        try:
+            model = fasttext.train_supervised(str(file), thread=1, seed=0, verbose=0, **asked)
+        except RuntimeError:  # it has diverged
+            continue
         accuracy = float((numbers(model, val) == data.val.labels_N).mean())
         best = max(best, (accuracy, asked), key=lambda found: found[0])
     _, asked = best
