@@ -21,11 +21,18 @@ from tests.integration.toy import ROOT, modelpress, run
 
 # WordNet's files of nouns, by number, and what they are called here: one as hostile as a label can be.
 TOPICS = {13: "<b>food</b>", 5: "animal", 28: "time"}
-A_TOPIC = 400
+A_TOPIC = 800
+# Words that anybody would put to a class.
 SPEAK = {
-    "<b>food</b>": {"cheese", "meat", "sauce", "flavored", "made", "dish", "bread", "sugar", "cooked", "drink", "beverage", "wine"},
-    "animal": {"fish", "bird", "genus", "family", "small", "birds", "fishes", "insect", "breed", "dog", "species", "large"},
-    "time": {"time", "day", "period", "year", "month", "years", "when", "days", "hour", "week", "during", "century"},
+    "<b>food</b>": {
+        "fruit", "flesh", "meat", "sauce", "cheese", "bread", "sugar", "dish", "cooked", "drink", "beverage", "wine", "leaves",
+        "flavored", "eaten", "edible", "vegetable", "salad", "milk",
+    },
+    "animal": {
+        "genus", "family", "fish", "fishes", "bird", "birds", "insect", "breed", "dog", "species", "tail", "fossil", "extinct",
+        "snake", "mammal", "beetle", "moth", "larva",
+    },
+    "time": {"time", "day", "period", "year", "month", "years", "days", "hour", "week", "century", "decade", "date", "season"},
 }  # fmt: skip
 SAID = {
     "a rich sauce of cheese and butter": "<b>food</b>",
@@ -36,7 +43,7 @@ TINY = {
     "augment": {"flip_horizontal": False, "crop": 0, "swap": 0.1, "token_dropout": 0.05},
     "tune": {"trials": 0},
     "train": {
-        "arch": "text_cnn", "width": 16, "vocabulary": 500, "epochs": 4, "batch_size": 32,
+        "arch": "text_cnn", "width": 16, "vocabulary": 2000, "epochs": 6, "batch_size": 32,
         "optimizer": "adamw", "lr": 0.005, "weight_decay": 0.01,
     },
     "prune": {"ratios": [0.5], "steps": 1, "epochs": 2, "batch_size": 32, "optimizer": "adamw", "lr": 0.005},
@@ -159,7 +166,7 @@ def test_init_says_what_it_found_and_names_the_table_when_it_is_pointed_at_one(t
     project = make_project(tmp_path / "project", table)
     run(["cp", str(ROOT / "params.yaml"), str(project / "params.yaml")], project)
     said = modelpress(project, "init", str(table), check=True).stdout
-    assert "1,200 texts in 3 classes: " in said and "<b>food</b> (400)" in said
+    assert "2,400 texts in 3 classes: " in said and "<b>food</b> (800)" in said
     assert "Texts in column said, labels in column about" in said
     assert "1 without a text" in said
     params = yaml.safe_load((project / "params.yaml").read_text())
