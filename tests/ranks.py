@@ -18,11 +18,7 @@ def ranks(count: int) -> Iterator[Run]:
     The function has to wait for the other ranks, as init_process_group does: a process that has ended takes the
     next rank. What a rank raises is raised here at once, and ends the block for the others.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["torch", "torch.distributed", "tests.ranks"]
-    )  # once, for all of a session
-    with context.Pool(count) as pool:
+    with multiprocessing.get_context("spawn").Pool(count) as pool:
 
         def run(function: Callable[..., object], **arguments: Any) -> None:
             for _ in pool.imap_unordered(partial(function, **arguments), range(count)):
