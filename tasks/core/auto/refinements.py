@@ -9,7 +9,7 @@ from tasks.core.auto.questions import base_of, open_downscales, open_networks, s
 from tasks.core.auto.trials import Outcome, Setting
 
 # Shares of the work of the dense training: a trial of each augmentation of images, of texts; of each learning rate.
-AUGMENTATION, OF_TEXTS, RATE = 0.05, 0.2, 0.16
+AUGMENTATION, TEXT_AUGMENTATION, RATE = 0.05, 0.2, 0.16
 OTHER_LRS = {"quick": (), "normal": (), "thorough": (1 / 3, 3)}  # and what is tried for it, in proportion
 QUICK = 4  # augmentations that a quick run tries
 # By how much the model may be worse with an augmentation that is used: standard errors, and a share of the loss. A trial
@@ -57,7 +57,7 @@ def choose_augmentations(draft: Draft) -> None:
 
     def trial(name: str, setting: Setting, compared: Outcome | None = None) -> Outcome:
         if base is None:
-            return draft.trial(question, name, setting, OF_TEXTS, compared)
+            return draft.trial(question, name, setting, TEXT_AUGMENTATION, compared)
         return draft.trial_on(base, question, name, setting, AUGMENTATION, compared)
 
     best = trial("none of them", alone)

@@ -40,6 +40,7 @@ class TextTransformer(nn.Module):
         self.head = nn.Linear(spec.width, spec.num_classes)
 
     def forward(self, tokens_NL: Tensor) -> Tensor:
+        """logits_NK."""
         tokens_NL = F.pad(tokens_NL, (0, 1))  # nothing is a place, too
         nothing_NL = tokens_NL == 0
         turns = self.positions(nothing_NL)
@@ -105,6 +106,7 @@ class Attention(nn.Module):
         return cast(nn.Conv2d, self.given[0]).out_channels // (3 * HEAD)
 
     def forward(self, x_NDL1: Tensor, turns: tuple[Tensor, Tensor], nothing_NL: Tensor) -> Tensor:
+        """x_NDL1, what each token gets from those it looks at."""
         given_NLHC = self.given(x_NDL1).squeeze(3).transpose(1, 2).unflatten(2, (-1, 3 * HEAD))
         first_NLHE, second_NLHE, value_NLHE = given_NLHC.split(HEAD, 3)
         cos_NL1E, sin_NL1E = turns

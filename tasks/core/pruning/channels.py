@@ -82,8 +82,8 @@ def find_groups(model: nn.Module, given: Input, round_to: int) -> Groups:
         else:
             prunable.append(Group(name, size, round_to, tuple(m for m in members if m is not None)))
     prunable += untraced(model, round_to)
-    counted = {group.name.removesuffix(f".{HEADS}") for group in prunable}
-    kept_whole = [kept for kept in kept_whole if kept.layer.removesuffix(".given.0") not in counted]
+    narrowed = {member.layer for group in prunable for member in group.members if member.axis == "out"}
+    kept_whole = [kept for kept in kept_whole if kept.layer not in narrowed]
     groups = Groups(
         tuple(
             sorted(
