@@ -117,7 +117,7 @@ def test_words_that_speak_for_a_class_are_named_when_a_model_of_texts_was_select
     for label, theirs in named.items():
         mine = said["about"] == label
         holds = [said["said"].str.contains(rf"\b{re.escape(word)}\b", case=False) for word in theirs]
-        lifts = [has[mine].sum() / max(has[~mine].sum(), 1) * 2 for has in holds]  # two other classes, as large
+        lifts = [2 * has[mine].sum() / max(has[~mine].sum(), 1) for has in holds]  # two others, as large
         assert len(theirs) == 5 and np.median(lifts) > 2, (label, theirs, lifts)
     page = (done / "data/report/report.html").read_text(encoding="utf-8")
     card = (done / "data/select/model_card.md").read_text(encoding="utf-8")
