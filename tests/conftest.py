@@ -51,18 +51,25 @@ LONGEST = (
     "registry",
     "hosts",
     "schedule",
+    "export",
+    "search",
+    "ranks",
+    "static",
     "front_page",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first: what fails in a moment is told in a moment. What lies in integration starts processes."""
-    ranks = {INTEGRATION / f"test_{name}.py": rank for rank, name in enumerate(LONGEST)}
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
     for item in items:
         if INTEGRATION in item.path.parents:
             item.add_marker("slow")
     items.sort(
-        key=lambda item: (item.get_closest_marker("slow") is not None, ranks.get(item.path, len(LONGEST)))
+        key=lambda item: (
+            item.get_closest_marker("slow") is not None,
+            ranks.get(item.path.stem, len(LONGEST)),
+        )
     )
 
 

@@ -102,6 +102,19 @@ def test_upper_end_of_the_interval_decides_when_the_drop_itself_is_within() -> N
     assert chosen(rows, SelectParams())[0].name == "b"
 
 
+def test_examples_that_would_prove_it_are_said_when_a_faster_candidate_changes_too_many_answers() -> None:
+    slower, unproven = candidate("a", 0.9, 0.9), candidate("b", 1.5, 0.1, drop=0.5)
+    reason = chosen([REFERENCE, slower, unproven], SelectParams())[2]
+    assert "b (20.0 times faster) lost 0.50 points" in reason
+    assert "it takes some 24,000 of them, in place of 6,000, to prove" in reason
+    assert "to prove" in chosen([REFERENCE, unproven], SelectParams())[2]
+    lossy = candidate("b", 2.5, 0.1, drop=1.5)
+    assert "to prove" not in chosen([REFERENCE, slower, lossy], SelectParams())[2]
+    assert (
+        "to prove" not in chosen([REFERENCE, replace(unproven, p50_ms_b1_t1=1.0), slower], SelectParams())[2]
+    )
+
+
 def test_dense_stays_and_the_closest_is_named_when_none_is_within_the_bar() -> None:
     rows = [candidate("a", 2.5, 0.1, drop=2.0), REFERENCE, candidate("b", 1.31, 0.2, drop=0.8)]
     best, passed, reason = chosen(rows, SelectParams())

@@ -6,7 +6,7 @@ from tasks.core.auto.budget import Cost, Length
 from tasks.core.auto.draft import Draft
 from tasks.core.auto.networks import LR
 
-RECOVERY = 0.7  # of the epochs of the dense training, after pruning
+RECOVERY = 1.0  # of the epochs of the dense training, after pruning
 # Of the loss in recovery, of texts. fortunes, half of everything gone: 0.9 points lost; 2.3 without a teacher.
 TEXT_TEACHER = 0.9
 QAT = 0.15  # of its work, int8_qat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,13 @@ class Bar:
     def provable(self) -> bool:
         """Whether the examples suffice for the interval to decide; a bar of 0 asks for it, whatever they can tell."""
         return self.examples >= self.needed
+
+    def examples_to_prove(self, loss: Loss) -> float:
+        """Validation examples, a whole number, on which the same loss would be within the bar, were as many answers in a
+        hundred changed: the interval narrows by the root of their number. Infinite where the loss is as large as the bar.
+        """
+        room = self.max_drop_points - loss.points
+        return math.inf if room <= 0 else math.ceil(self.examples * ((loss.high - loss.points) / room) ** 2)
 
     def passes(self, loss: Loss) -> bool:
         """Whether a candidate with this loss on the validation examples is within the bar."""

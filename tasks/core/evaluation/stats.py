@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, binomtest
+from scipy.special import bdtr
 
 from tasks.core.evaluation.bar import Loss
 
@@ -93,7 +93,7 @@ def mcnemar(reference_N: NDArray[np.bool_], candidate_N: NDArray[np.bool_]) -> f
     """
     lost = int((reference_N & ~candidate_N).sum())
     gained = int((candidate_N & ~reference_N).sum())
-    return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
+    return min(1.0, 2 * float(bdtr(min(lost, gained), lost + gained, 0.5)))
 
 
 def no_better_than_chance(confusion_KK: NDArray[np.int64]) -> list[int]:
@@ -115,7 +115,7 @@ def no_better_than_chance(confusion_KK: NDArray[np.int64]) -> list[int]:
         taken_K = np.nan_to_num((confusion_KK.sum(0) - right_K) / others_K)
         recall_K = right_K / images_K
     chance_K = np.maximum(taken_K, 1 / classes)
-    by_luck_K = binom.cdf(right_K, images_K, right_K.sum() / total / 2)
+    by_luck_K = bdtr(right_K, images_K, right_K.sum() / total / 2)
     return np.flatnonzero((images_K > 0) & (recall_K <= chance_K) & (by_luck_K < 0.05 / classes)).tolist()
 
 

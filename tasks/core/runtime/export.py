@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxscript import opset20
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
@@ -65,6 +64,8 @@ def export(model: nn.Module, given: Input) -> onnx.ModelProto:
 
 def _lookup(keys_V: Any, keys_NG: Any) -> Any:
     """What stands for a lookup until `_tidy` makes a LabelEncoder of it, whose keys are attributes."""
+    from onnxscript import opset20  # half a second, which refilling a graph need not wait for
+
     return opset20.Gather(keys_V, keys_NG)
 
 

@@ -28,6 +28,23 @@ def test_a_bar_of_zero_is_held_as_it_stands_when_images_are_few() -> None:
     assert Bar(0.0, 20).passes(Loss(0.0, 0.0, 0.0, 0.0))
 
 
+@pytest.mark.parametrize("lost", [-0.5, 0.0, 0.5])
+def test_bar_is_met_when_examples_are_as_many_as_it_takes_to_prove_it(lost: float) -> None:
+    wrong, right = 0.05 + lost / 200, 0.05 - lost / 200  # shares of all answers that turn
+
+    def on(examples: int) -> Loss:
+        half = 196 * np.sqrt((wrong + right) / examples)
+        return Loss(lost, lost - half, lost + half, half / 1.96)
+
+    needed = Bar(0.75, 1000).examples_to_prove(on(1000))
+    assert Bar(0.75, 5000).passes(on(round(needed * 1.01)))
+    assert not Bar(0.75, 5000).passes(on(round(needed * 0.99)))
+
+
+def test_no_number_of_examples_proves_the_bar_when_as_much_is_lost() -> None:
+    assert np.isinf(Bar(0.75, 1000).examples_to_prove(Loss(0.75, -0.1, 1.6, 0.4)))
+
+
 @pytest.mark.parametrize("images", [27, 100, 667])
 def test_no_smaller_loss_is_significant_when_it_is_below_what_images_resolve(images: int) -> None:
     lost = round(Bar(0.75, images).resolvable_points * images / 100)
