@@ -68,7 +68,7 @@ def _tensors(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 # ---- from work to steps
 
-DENSE = {"quick": 1.6e12, "normal": 2e13, "thorough": 6e13}  # work of training the dense model
+DENSE = {"quick": 1.2e12, "normal": 2e13, "thorough": 6e13}  # work of training the dense model
 SMALLEST_BATCH, LARGEST_BATCH = 16, 128
 STEPS, STEPS_AN_EPOCH = 1500, 24  # that a batch leaves, unless it is the smallest
 PASSES = 200  # over the images, at most

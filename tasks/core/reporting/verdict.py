@@ -17,7 +17,7 @@ CHANCE = (
     2.0  # standard errors: by how much guesses may be right more often than they would be on more examples
 )
 ROUNDING = 1e-6  # of an accuracy in single precision
-QUICK = "This was a quick run: modelpress run --budget normal searches and trains twelve times longer."
+QUICK = "This was a quick run: modelpress run --budget normal searches and trains some sixteen times longer."
 _LISTED = 5  # classes
 
 

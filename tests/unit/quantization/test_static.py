@@ -25,11 +25,11 @@ from tasks.core.quantization.static import (
     layer_losses,
     quantize_static,
 )
-from tasks.core.runtime.export import export
+from tasks.core.runtime.export import refill
 from tasks.core.runtime.graphs import network_input
 from tasks.core.runtime.session import predict, session
 from tasks.core.runtime.weights import WEIGHTED, packed_size, sparsity
-from tests.networks import GIVEN, kernels, network_of, source_of
+from tests.networks import kernels, network_of, source_of
 
 pytestmark = pytest.mark.slow  # graphs are exported
 
@@ -145,7 +145,7 @@ def test_layer_losses_are_ranked_and_find_the_broken_layer_when_one_has_an_outli
     weight = network.get_submodule("blocks.1.conv1").weight
     with torch.no_grad():
         weight[:, 0, 0, 0] += 60 * weight.abs().max()  # one weight a filter takes the whole range
-    broken = calibrate(export(network, GIVEN), source.x_N, source.dataset.input,
+    broken = calibrate(refill(source.graph, network), source.x_N, source.dataset.input,
                        method="minmax", weight_bits=7, per_channel=True)  # fmt: skip
     losses = layer_losses(broken, source.x_N)
     assert list(losses.values()) == sorted(losses.values(), reverse=True)
@@ -217,7 +217,7 @@ def test_sparsity_and_packed_size_tell_when_a_network_has_zeros(
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
                 draws = torch.rand(module.weight.shape, generator=torch.Generator().manual_seed(0))
                 module.weight *= draws < 0.4
-    zeroed = dataclasses.replace(source, graph=export(network, GIVEN))
+    zeroed = dataclasses.replace(source, graph=refill(source.graph, network))
     dense, sparse = source.file(made[scheme].graph), zeroed.file(SCHEMES[scheme](zeroed).graph)
     assert sparsity(dense) < 0.1
     assert 0.58 < sparsity(sparse) < 0.75
@@ -275,7 +275,7 @@ def test_calibration_is_refused_in_one_line_when_a_weight_is_not_finite(source: 
     with torch.no_grad():
         network.get_submodule("blocks.0.conv1").weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(StageFailed, match="not finite") as refused:
-        calibrate(export(network, GIVEN), source.x_N, source.dataset.input,
+        calibrate(refill(source.graph, network), source.x_N, source.dataset.input,
                   method="minmax", weight_bits=7, per_channel=True)  # fmt: skip
     assert "\n" not in str(refused.value)
 
@@ -291,6 +291,6 @@ def test_fp16_is_refused_in_one_line_when_a_weight_is_beyond_its_range(source: T
     network = copy.deepcopy(network_of("resnet_small"))
     with torch.no_grad():
         network.get_submodule("head").weight[0, 0] = 1e6
-    broken = dataclasses.replace(source, graph=export(network, GIVEN))
+    broken = dataclasses.replace(source, graph=refill(source.graph, network))
     with pytest.raises(StageFailed, match=r"head\.weight is beyond the range of float16"):
         SCHEMES["fp16"](broken)
