@@ -54,7 +54,7 @@ def augment(params: AugmentParams, data: Path, tried: Path, out: Path) -> None:
         if not row["used"]
     ]
     if isinstance(dataset.input, TextInput):
-        write_json(out / "examples.json", changed_texts(policy, dataset.train, refused))
+        write_json(out / "examples.json", changed_texts(policy, dataset.input, dataset.train, refused))
         sheet = Image.new("RGB", (1, 1), PAPER)  # what `dvc plots` shows of images
     else:
         sheet = contact_sheet(policy, dataset.train, refused)

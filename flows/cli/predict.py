@@ -22,8 +22,8 @@ from tasks.core.common.files import read_json
 from tasks.core.config.params import IngestParams
 from tasks.core.data.images import DecodeJob, Target, decode
 from tasks.core.runtime.promise import threshold
-from tasks.core.runtime.session import STRINGS, session
 from tasks.core.runtime.session import predict as logits_of
+from tasks.core.runtime.session import session, takes_texts
 
 TOP = 3  # labels shown an example
 _BATCH = 256  # examples predicted at a time
@@ -56,7 +56,7 @@ def predict(model: Path, given: Sequence[str], lines: Path | None = None) -> lis
         raise BadInput(f"{model}: no such file: `modelpress run` makes data/select/model.onnx")
     run = session(model, len(os.sched_getaffinity(0)))
     takes = run.get_inputs()[0]
-    if takes.type == STRINGS:
+    if takes_texts(run):
         names = [*given, *_lines(lines)]
         prepared: Callable[[Sequence[str]], NDArray[Any]] = _texts
         kind = "text"
@@ -76,7 +76,11 @@ def predict(model: Path, given: Sequence[str], lines: Path | None = None) -> lis
     found: list[Prediction] = []
     for start in range(0, len(names), _BATCH):
         some = names[start : start + _BATCH]
-        logits_NK = logits_of(run, prepared(some))
+        raw_N = prepared(some)
+        try:
+            logits_NK = logits_of(run, raw_N)
+        except BadInput as error:
+            raise BadInput(f"{model}: {error}") from None
         if logits_NK.shape[1] != len(labels):
             raise BadInput(f"{model}: has {logits_NK.shape[1]} classes, labels.json beside it {len(labels)}")
         for name, probabilities_K in zip(some, _softmax(logits_NK), strict=True):

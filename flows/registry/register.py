@@ -26,6 +26,7 @@ from tasks.core.common.files import read_json
 from tasks.core.evaluation.candidates import DENSE_WEIGHTS
 from tasks.core.runtime import promise
 from tasks.core.runtime.promise import COMPANIONS, MODEL
+from tasks.core.runtime.session import feed, session, takes_tokens
 from tasks.core.tracking.registered import download, reason
 
 ALIAS = "champion"
@@ -128,32 +129,51 @@ def _champion(client: MlflowClient, name: str) -> str | None:
 
 
 def _log(client: MlflowClient, content: bytes, select: Path, name: str, run_id: str) -> str:
-    import mlflow.onnx
-    import onnx
     import onnxruntime
     from mlflow.models import infer_signature
 
     raw_N = _examples(select, 2)
-    logits_NK = _predict(content, raw_N)
+    about: dict[str, Any] = {
+        "name": "model",
+        "signature": infer_signature(raw_N, {"logits": _predict(content, raw_N)}),
+        "input_example": raw_N,
+        "registered_model_name": name,
+    }
+    needs = [f"onnxruntime=={onnxruntime.__version__}", "numpy"]
     with mlflow.start_run(run_id=run_id, log_system_metrics=False):
-        info = mlflow.onnx.log_model(
-            onnx.load_from_string(content),
-            name="model",
-            signature=infer_signature(raw_N, {"logits": logits_NK}),
-            input_example=raw_N,
-            registered_model_name=name,
-            pip_requirements=[
-                f"onnx=={onnx.__version__}",
-                f"onnxruntime=={onnxruntime.__version__}",
-                "numpy",
-            ],
-            save_as_external_data=False,
-            onnx_execution_providers=["CPUExecutionProvider"],  # MLflow's default looks for CUDA, and warns
-        )
+        info = (_log_tokens if takes_tokens(session(content, 1)) else _log_onnx)(select, needs, about)
     for companion in (*COMPANIONS, DENSE_WEIGHTS, LABELS, CARD):
         client.log_model_artifact(info.model_id, str(select / companion))
     client.update_run(run_id, "RUNNING")  # the block above has closed it
     return str(info.registered_model_version)
+
+
+def _log_onnx(select: Path, needs: list[str], about: dict[str, Any]) -> Any:
+    """A file that takes examples as they are."""
+    import mlflow.onnx
+    import onnx
+
+    return mlflow.onnx.log_model(
+        onnx.load(select / MODEL),
+        pip_requirements=[f"onnx=={onnx.__version__}", *needs],
+        save_as_external_data=False,
+        onnx_execution_providers=["CPUExecutionProvider"],  # MLflow's default looks for CUDA, and warns
+        **about,
+    )
+
+
+def _log_tokens(select: Path, needs: list[str], about: dict[str, Any]) -> Any:
+    """A file that takes tokens, behind what makes them of texts; no pickle, but the code itself."""
+    import tokenizers
+
+    info = mlflow.pyfunc.log_model(
+        python_model=str(Path(__file__).with_name("raw_texts.py")),
+        artifacts={"onnx": str(select / MODEL)},
+        pip_requirements=[f"tokenizers=={tokenizers.__version__}", *needs],
+        **about,
+    )
+    MlflowClient().log_model_artifact(info.model_id, str(select / MODEL))  # where `check` and others look
+    return info
 
 
 def _promote(
@@ -186,6 +206,6 @@ def _predict(content: bytes, raw_N: NDArray[Any]) -> NDArray[np.float32]:
     """With ONNX Runtime's defaults, as MLflow does."""
     import onnxruntime
 
-    session: Any = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    (logits_NK,) = session.run(None, {session.get_inputs()[0].name: raw_N})
+    run: Any = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (logits_NK,) = run.run(None, feed(run, raw_N))
     return np.asarray(logits_NK)

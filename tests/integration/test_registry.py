@@ -19,10 +19,14 @@ from flows.registry import register as registration
 from flows.registry.register import ALIAS, Registered, fetched, register
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.config.params import StartParams
+from tasks.core.data.dataset import Split
+from tasks.core.data.texts import Texts
 from tasks.core.evaluation.candidates import DENSE_WEIGHTS
-from tasks.core.runtime.promise import COMPANIONS, MODEL
+from tasks.core.runtime.promise import COMPANIONS, MODEL, REFERENCE, read, write
+from tasks.core.runtime.session import predict, session
 from tasks.start import start
-from tests.builders import SLOW_ROWS, rows_model, ship
+from tests import byte_pairs
+from tests.builders import FINGERPRINT, SLOW_ROWS, rows_model, ship
 from tests.integration.toy import modelpress
 from tests.unit.registry.test_gate import replaced
 
@@ -83,6 +87,23 @@ def test_model_is_champion_and_predicts_the_same_when_it_passed(client: MlflowCl
     np.testing.assert_allclose(loaded.predict(images_NHWC)["logits"], expected, rtol=1e-6)
     assert str(loaded.metadata.signature.inputs.inputs[0].type) == "uint8"
     assert loaded.metadata.saved_input_example_info is not None
+
+
+def test_model_of_byte_pairs_takes_raw_texts_when_it_is_loaded(client: MlflowClient) -> None:
+    path = chosen(rows_model())
+    for file in (path, path.with_name(REFERENCE)):
+        file.write_bytes(byte_pairs.file())
+    path.with_name("labels.json").write_text('["weather", "food", "chinese"]')
+    texts_N = np.array(byte_pairs.TEXTS, object)
+    logits_NK = predict(session(path, 1), texts_N)
+    test = Split(Texts.of_strings(byte_pairs.TEXTS), logits_NK.argmax(1))
+    write(path.parent, test, 0.1, 0.1, 1.0, max_drop_points=1.0, fingerprint=FINGERPRINT, unsure_below=0.0)
+    assert registered(client).version == "1"
+    loaded = mlflow.pyfunc.load_model(f"models:/{NAME}/1")
+    np.testing.assert_allclose(loaded.predict(texts_N)["logits"], logits_NK, atol=1e-5)
+    with fetched(f"models:/{NAME}/1") as copy:
+        assert copy.read_bytes() == byte_pairs.file()
+        assert read(copy)[1].predicted_N.tolist() == logits_NK.argmax(1).tolist()
 
 
 def test_nothing_is_registered_anew_when_the_bytes_are_there(client: MlflowClient) -> None:

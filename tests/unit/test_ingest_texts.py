@@ -12,7 +12,9 @@ import pytest
 
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import IngestParams
+from tasks.core.data.bpe import BytePairs
 from tasks.core.data.dataset import open_dataset
+from tasks.core.data.inputs import TextInput
 from tasks.core.data.texts import Texts
 from tasks.core.data.tokens import hashes_of
 from tasks.ingest import ingest
@@ -128,6 +130,20 @@ def test_near_duplicates_are_counted_when_texts_held_out_share_most_words(tmp_pa
     assert report["near_duplicates"]["test"] >= 30
     assert report["near_duplicates"]["false_alarm_rate"] == 0
     assert any("look like one for training" in warning for warning in report["warnings"])
+
+
+def test_tokens_are_byte_pairs_of_the_training_texts_when_asked_for(tmp_path: Path) -> None:
+    rows = sentences(100)
+    ingested(tmp_path, rows, tokens="bpe", bpe_vocabulary=300, max_tokens=12)
+    given = (dataset := open_dataset(tmp_path / "out")).input
+    assert isinstance(given, TextInput) and given.tokenizer is not None
+    pairs = BytePairs(given.tokenizer, given.longest)
+    assert set(FOOD + WEATHER) <= set(pairs.names().values())
+    for split in (dataset.train, dataset.test):
+        assert np.asarray(split.tokens_N).tolist() == pairs.padded(np.asarray(split.raw_N).tolist()).tolist()
+    (again := tmp_path / "again").mkdir()
+    ingested(again, rows, tokens="bpe", bpe_vocabulary=300, max_tokens=12)
+    assert open_dataset(again / "out").digest == dataset.digest
 
 
 def test_model_sees_no_token_behind_the_longest_when_a_text_is_long(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasks.core.augmentation.sentences import sentence_ends
 from tasks.core.augmentation.synonyms import synonyms_of
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import AugmentParams
@@ -14,6 +15,7 @@ from tasks.core.data.texts import Texts
 COLOUR_ONLY = ("saturation", "hue", "permute_channels")
 
 
+OF_WORDS = ("synonyms", "insert")
 OF_TEXTS = ("synonyms", "insert", "swap", "delete", "shuffle_sentences", "token_dropout")
 
 
@@ -31,9 +33,15 @@ def resolve_policy(params: AugmentParams, dataset: Dataset) -> dict[str, Any]:
 def _of_texts(params: AugmentParams, given: TextInput, texts: Any) -> dict[str, Any]:
     assert isinstance(texts, Texts)
     shares = {name: float(getattr(params, name)) for name in OF_TEXTS}
+    of_words = [name for name in OF_WORDS if shares[name] and given.tokenizer is not None]
+    if of_words:
+        raise BadInput(
+            f"augment.{of_words[0]}: byte pairs have no synonyms: set it to 0, or ingest.tokens: words"
+        )
     return {
         "longest": given.longest,
         "typical": given.typical,
+        "sentence_ends": sentence_ends(given),
         "operations": {name: {"share": share} for name, share in shares.items() if share},
         "synonyms": synonyms_of(texts) if params.synonyms or params.insert else {},
         "left_out": {},

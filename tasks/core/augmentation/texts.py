@@ -19,7 +19,6 @@ from tasks.core.data.inputs import TextInput
 from tasks.core.data.tokens import hashes_of
 
 SHORTEST = 4  # tokens
-SENTENCE_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u061f", "\u0964")
 UNKNOWN = -1  # a token that no vocabulary has
 
 
@@ -50,7 +49,7 @@ class TextAugment:
         self._synonyms = torch.tensor([other for _, others in words for other in others], dtype=torch.int64)
         brings = not self._share.keys().isdisjoint(("synonyms", "insert"))
         self.brings: frozenset[int] = frozenset(self._synonyms.tolist() if brings else ())
-        self._ends = torch.tensor(list(hashes_of(SENTENCE_ENDS).values()), dtype=torch.int64)
+        self._ends = torch.tensor(policy["sentence_ends"], dtype=torch.int64)
 
     def __call__(
         self, tokens_NL: Tensor, labels_N: Tensor, generator: torch.Generator, num_classes: int

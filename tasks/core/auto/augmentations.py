@@ -62,7 +62,8 @@ OF_TEXTS = [
 def candidates(given: Input) -> list[Candidate]:
     """Those for such examples, in the order in which they are tried."""
     if isinstance(given, TextInput):
-        return [candidate for candidate in OF_TEXTS if not candidate.needs_wordnet or synonyms.folder()]
+        wordnet = given.tokenizer is None and synonyms.folder()
+        return [candidate for candidate in OF_TEXTS if wordnet or not candidate.needs_wordnet]
     height, width, channels = given.shape
     every = [
         Candidate("shifts", {"crop": max(1, round(min(height, width) / 10))}),

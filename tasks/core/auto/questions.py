@@ -170,6 +170,7 @@ def choose_network(draft: Draft) -> None:
     larger = [n for n in networks if _cost(draft, n).macs > _cost(draft, best).macs]
     chosen, outcome = _compared(draft, best, min(larger, key=rank)) if larger else (best, tried[best])
     draft.mark(draft.tried[-1].question, str(chosen))
+    chosen, outcome = _on_smaller_images(draft, chosen, outcome)
     reason = f"{outcome.accuracy:.1%} in a trial, chosen of {len(tried)} networks"
     draft.choose("train.arch", chosen.arch, reason)
     if chosen.downscale:
@@ -200,6 +201,34 @@ def _compared(draft: Draft, best: Network, larger: Network) -> tuple[Network, Ou
     if gain > (BETTER * error if enough else 0.0) or not _learns(draft, large):
         return best, small
     return larger, large
+
+
+def _on_smaller_images(draft: Draft, chosen: Network, outcome: Outcome) -> tuple[Network, Outcome]:
+    """What was chosen, or the same network of twice the width on images of half the side, which costs as much, as long as
+    that is better after as much work. The question for the side was asked of the narrowest network alone, with less work."""
+    question = "side and width, after as much work"
+    while (wider := _wider(draft, chosen)) is not None:
+        draft.progress.expect(draft.progress.total + 2)
+        base = base_of(draft, _of(draft, chosen))
+        outcome = draft.base_trial(question, str(chosen), base)
+        other = draft.base_trial(question, str(wider), Base(_of(draft, wider), base.work), outcome)
+        better = other.gain_on(outcome)[0] > 0
+        draft.mark(question, str(wider if better else chosen))
+        if not better:
+            break
+        chosen, outcome = wider, other
+    return chosen, outcome
+
+
+def _wider(draft: Draft, network: Network) -> Network | None:
+    """Of twice the width, on images of half the side; None where there is no such, or a person has chosen one of the two."""
+    free = draft.shape is not None and all(map(draft.is_auto, ("train.downscale", "train.width")))
+    if not free or network.learned or network.width is None or draft.shape is None:
+        return None
+    seen = network.downscale or int(draft.sections["train"].get("downscale", 1))
+    wider = replace(network, width=2 * network.width, downscale=None)
+    suits = 2 * seen in downscales(draft.shape) and wider in OWN
+    return replace(wider, downscale=2 * seen) if suits else None
 
 
 def _short_trials(draft: Draft, networks: list[Network]) -> dict[Network, Outcome]:

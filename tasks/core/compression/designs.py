@@ -15,7 +15,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ from tasks.core.quantization.stored import quantize_weights
 from tasks.core.runtime.export import export, refill
 from tasks.core.runtime.graphs import network_input
 from tasks.core.runtime.latency import Latency, compare, interleaved
-from tasks.core.runtime.session import feed, predict, session
+from tasks.core.runtime.session import call, predict, session
 from tasks.core.training.batchnorm import recalibrate
 
 TRIAL_CALIBRATION_IMAGES = 64
@@ -202,15 +202,12 @@ class Bench:
     def _time(self, content: bytes) -> Latency:
         """Of a file, in turn with the dense graph: one image on one thread."""
         sessions = {"dense": self._dense_run, "design": session(content, 1)}
-        calls = {
-            name: partial(run.run, None, feed(run, self._val.typical(1).raw_N))
-            for name, run in sessions.items()
-        }
-        for call in calls.values():
-            call()
+        calls = {name: call(run, self._val.typical(1).raw_N) for name, run in sessions.items()}
+        for once in calls.values():
+            once()
         started = time.perf_counter()
-        for call in calls.values():
-            call()
+        for once in calls.values():
+            once()
         runs = int(TIMED_SECONDS / (time.perf_counter() - started))
         return compare(interleaved(calls, min(MOST_RUNS, max(LEAST_RUNS, runs))), "dense")["design"]
 

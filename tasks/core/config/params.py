@@ -50,6 +50,10 @@ class IngestParams(Params):
     """of a table of texts, such as cp1252; auto: UTF-8, or UTF-16 by its mark"""
     max_tokens: Literal["auto"] | Annotated[int, Field(ge=4, le=4096)] = "auto"
     """of a text; what stands behind them is not seen; auto: enough for 99 of 100 texts, at most 256"""
+    tokens: Literal["words", "bpe"] = "words"
+    """of texts; words: by the rule that a model's file follows itself, raw texts in; bpe: byte pairs, learned from the texts for training, for texts whose words are no runs of letters"""
+    bpe_vocabulary: Annotated[int, Field(ge=300, le=100_000)] = 8000
+    """byte pairs at most"""
     groups: Annotated[int, Field(ge=1)] | str | None = None
     """what must stay in one split: 1: images of one folder, 2: of the one above; a regular expression of paths; column:NAME of the labels' table"""
     size: Literal["auto"] | Annotated[int, Field(ge=8, le=512)] = "auto"

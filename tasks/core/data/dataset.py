@@ -18,6 +18,7 @@ from tasks.core.common.files import read_json
 from tasks.core.data.inputs import ImageInput, Input, TextInput
 from tasks.core.data.texts import Rows, Texts, Tokens, open_texts
 
+TOKENIZER_FILE = "tokenizer.json"  # of byte pairs, beside their numbers
 FEW = 1000  # images that a part for searching holds at least, if there are so many
 
 
@@ -107,7 +108,7 @@ def open_dataset(folder: Path, sampling: str = "uniform") -> Dataset:
         about = read_json(folder / "dataset.json")
         given: Input
         if about.get("kind") == "texts":
-            given = TextInput(about["longest"], about["typical"])
+            given = TextInput(about["longest"], about["typical"], _tokenizer(folder, about["tokens"]))
         else:
             height, width, channels = about["image_shape"]
             given = ImageInput((height, width, channels), about["channel_mean"], about["channel_std"])
@@ -158,6 +159,10 @@ def _open_split(folder: Path, name: str, given: Input) -> Split:
             f"of images {given.shape}; run the stage ingest again"
         )
     return Split(images_NHWC, labels_N)
+
+
+def _tokenizer(folder: Path, tokens: str) -> str | None:
+    return None if tokens == "words" else (folder / TOKENIZER_FILE).read_text(encoding="utf-8")
 
 
 def _open_array(path: Path, kind: type[np.generic]) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ N: examples; images are H high, W wide and have C channels (1 grey, 3 RGB).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextInput:
-    """Texts as hashes of their tokens, of which the `longest` first are seen; half of the texts have `typical` or more."""
+    """Texts as numbers of their tokens, of which the `longest` first are seen; half of the texts have `typical` or more.
+
+    `tokenizer` is what makes the tokens, see `bpe`; None: the rule of `tokens`, which a model's file follows itself.
+    """
 
     longest: int
     typical: int
+    tokenizer: str | None = field(default=None, repr=False)
 
     def example(self, count: int = 1) -> npt.NDArray[np.int64]:
         """Something that a network computes with: texts of a typical length, of words that nobody has seen."""

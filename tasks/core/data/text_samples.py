@@ -9,24 +9,28 @@ import hashlib
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from tasks.core.common.errors import BadInput
+from tasks.core.common.files import write_text
 from tasks.core.config.params import IngestParams
-from tasks.core.data import documents, near_texts, packing, tokens
+from tasks.core.data import bpe, documents, near_texts, packing, tokens
+from tasks.core.data.dataset import TOKENIZER_FILE
 from tasks.core.data.groups import numbered
 from tasks.core.data.near import Near
 from tasks.core.data.samples import Samples, Written
 from tasks.core.data.sources import SPLIT_NAMES, SPLITS, TRAIN, LeftOut, check_classes, show
 from tasks.core.data.texts import Texts, Tokens
 
+# From texts to their tokens, end to end, and how many each has, some texts at a time.
+Encode = Callable[[npt.NDArray[np.object_]], Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]]]
 LONGEST_CHARACTERS = 50_000  # of a text that are kept
 LONGEST_TOKENS, SHARE = 256, 0.99  # that max_tokens: auto keeps at most, and of so many of the texts all
 STEP = 8  # that number is a multiple of
@@ -48,11 +52,12 @@ class TextSamples(Samples):
     noun: ClassVar[str] = "texts"
     one: ClassVar[str] = "a text"
     alike: ClassVar[str] = "words"
-    general: ClassVar[list[str]] = [*RULES, *tokens.RULES, *packing.RULES[1:], *near_texts.RULES]
+    general: ClassVar[list[str]] = [*RULES, *tokens.RULES, *bpe.RULES, *packing.RULES[1:], *near_texts.RULES]
 
     ends_N: npt.NDArray[np.int64]
     scratch: Path
     max_tokens: int | str
+    bpe_vocabulary: int | None  # None: tokens are words
     columns: dict[str, str]
 
     @property
@@ -63,12 +68,19 @@ class TextSamples(Samples):
 
     def pack(self, out: Path, step: Callable[[int], None]) -> Written:
         """As `Samples.pack`: of each split the texts, where each ends, and their tokens likewise."""
-        run = tokens.tokenizer(LONGEST_TOKENS if self.max_tokens == "auto" else int(self.max_tokens))
+        most = LONGEST_TOKENS if self.max_tokens == "auto" else int(self.max_tokens)
         total = hashlib.sha256()
+        if self.bpe_vocabulary is None:
+            encode: Encode = partial(tokens.tokens_of, tokens.tokenizer(most))
+        else:
+            described = self._learned(self.bpe_vocabulary)
+            write_text(out / TOKENIZER_FILE, described)
+            total.update(described.encode())
+            encode = bpe.BytePairs(described, most).tokens_of
         packed: dict[str, Tokens] = {}
         for split, name in enumerate(SPLITS):
             rows = np.flatnonzero(self.places_N == split)
-            packed[name] = _write_texts(self.texts[rows], out / f"{name}_texts", run, total, step)
+            packed[name] = _write_texts(self.texts[rows], out / f"{name}_texts", encode, total, step)
             labels = self.labels_N[rows].astype(np.int64)
             total.update(f"{name} {len(rows)}\n".encode() + labels.tobytes())
             np.save(out / f"{name}_labels.npy", labels)
@@ -81,8 +93,19 @@ class TextSamples(Samples):
         self.scratch.unlink(missing_ok=True)
         typical = max(1, round(float(np.median(train.lengths_N))))
         total.update(str(longest).encode())
-        layout = {"kind": "texts", "longest": longest, "typical": min(typical, longest)}
+        layout = {
+            "kind": "texts",
+            "tokens": "words" if self.bpe_vocabulary is None else "bpe",
+            "longest": longest,
+            "typical": min(typical, longest),
+        }
         return Written(total.hexdigest(), layout, {})
+
+    def _learned(self, vocabulary: int) -> str:
+        """Byte pairs of the texts for training, some of them at a time."""
+        texts = self.texts[np.flatnonzero(self.places_N == TRAIN)]
+        pieces = (texts[start : start + documents.PIECE] for start in range(0, len(texts), documents.PIECE))
+        return bpe.learned((text for piece in pieces for text in np.asarray(piece)), vocabulary)
 
     def _longest(self, train: Tokens) -> int:
         if self.max_tokens != "auto":
@@ -105,7 +128,7 @@ class TextSamples(Samples):
 def _write_texts(
     texts: Texts,
     path: Path,
-    run: onnxruntime.InferenceSession,
+    encode: Encode,
     total: hashlib._Hash,
     step: Callable[[int], None],
 ) -> Tokens:
@@ -119,7 +142,7 @@ def _write_texts(
             for text in some_N:
                 file.write(text.encode())
                 total.update(text.encode())
-            for hashes, counts in tokens.tokens_of(run, some_N):
+            for hashes, counts in encode(some_N):
                 flat.append(hashes)
                 lengths.append(counts)
                 step(len(counts))
@@ -194,6 +217,7 @@ def read_texts(params: IngestParams, source: Path, scratch: Path) -> TextSamples
         ends_N=np.frombuffer(ends, np.int64),
         scratch=scratch,
         max_tokens=params.max_tokens,
+        bpe_vocabulary=params.bpe_vocabulary if params.tokens == "bpe" else None,
         columns={"text": columns.text, "label": columns.label},
     )
 

@@ -19,10 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tasks.core.data.inputs import ImageInput, Input, TextInput
 from tasks.core.data.tokens import SETS, hashing
+from tasks.core.runtime.session import LONGEST, TOKENIZER
 from tasks.core.runtime.stem import in_squares
 
 OPSET = 20
 INPUT = "x_NCHW"  # of the graph before `take_raw`: normalised float32; of texts tokens_NL, int64
+TOKENS = "tokens"  # the input of a file that takes byte pairs
 GRAPH = "graph.onnx"  # beside the weights of a network: what `export` made of it, which takes seconds
 
 
@@ -46,8 +48,25 @@ def network_input(x_N: Any, given: Input, side: int = 1) -> NDArray[Any]:
 
 
 def take_raw(model: onnx.ModelProto, given: Input) -> onnx.ModelProto:
-    """A copy of `model` that takes examples as they are, in place of its input."""
-    return _take_texts(model, given) if isinstance(given, TextInput) else _take_images(model, given)
+    """A copy of `model` that takes examples as they are, in place of its input; of texts as byte pairs their tokens, for which
+    it carries the tokenizer."""
+    if isinstance(given, ImageInput):
+        return _take_images(model, given)
+    if given.tokenizer is None:
+        return _take_texts(model, given)
+    return _take_tokens(model, given.tokenizer, given.longest)
+
+
+def _take_tokens(model: onnx.ModelProto, tokenizer: str, longest: int) -> onnx.ModelProto:
+    """With `tokens`, int64 [N, L], in place of its input; what makes them of texts stands in the metadata."""
+    model = copy.deepcopy(model)
+    for node in model.graph.node:
+        for at, name in enumerate(node.input):
+            if name == INPUT:
+                node.input[at] = TOKENS
+    next(i for i in model.graph.input if i.name == INPUT).name = TOKENS
+    helper.set_model_props(model, {TOKENIZER: tokenizer, LONGEST: str(longest)})
+    return model
 
 
 def _take_texts(model: onnx.ModelProto, given: TextInput) -> onnx.ModelProto:
@@ -147,7 +166,8 @@ def divide_logits(model: onnx.ModelProto, by: float) -> onnx.ModelProto:
 def to_bytes(model: onnx.ModelProto) -> bytes:
     """The file's content, without what tools wrote about themselves: stack traces with paths, doc
     strings."""
-    del model.metadata_props[:]
+    kept = {prop.key: prop.value for prop in model.metadata_props if prop.key in (TOKENIZER, LONGEST)}
+    helper.set_model_props(model, kept)
     model.doc_string = ""
     graph = model.graph
     graph.doc_string = ""

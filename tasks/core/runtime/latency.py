@@ -9,13 +9,12 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.core.runtime.session import Raw, feed, session
+from tasks.core.runtime.session import Raw, call, session
 
 BLOCK = 20  # timed runs in a row, at most, before the next call has its turn
 ROUNDS = 20  # wanted at least: the intervals come from what differs between rounds
@@ -50,7 +49,7 @@ def latencies(
         BadInput: a file is no ONNX model.
     """
     sessions = {name: session(path, threads) for name, path in models.items()}
-    calls = {name: partial(run.run, None, feed(run, raw_N[:batch])) for name, run in sessions.items()}
+    calls = {name: call(run, raw_N[:batch]) for name, run in sessions.items()}
     return compare(interleaved(calls, repeats), reference)
 
 

@@ -9,8 +9,11 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnxruntime
@@ -27,10 +30,14 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 from tasks.core.common.errors import BadInput
 from tasks.core.data.texts import Texts
 
+if TYPE_CHECKING:
+    from tasks.core.data.bpe import BytePairs
+
 Raw = NDArray[Any] | Texts  # what a file takes: images, or texts
 REFUSALS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException)
 EVAL_BATCH = 500
-STRINGS = "tensor(string)"  # the type of what a file takes that takes texts
+# Metadata of a file that takes tokens: what makes them, in JSON of the library tokenizers, and how many it takes of a text.
+TOKENIZER, LONGEST = "tokenizer", "longest"
 SOME_TEXT = "a text of some words, as long as many are " * 3
 ISA_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 VNNI = {"avx512_vnni", "avx_vnni", "asimddp"}  # integer dot products, ARM's among them
@@ -71,8 +78,45 @@ def predict(run: onnxruntime.InferenceSession, raw_N: Raw) -> NDArray[np.float32
 
 
 def feed(run: onnxruntime.InferenceSession, raw_N: Raw) -> dict[str, NDArray[Any]]:
-    """What `run` takes these examples by."""
-    return {run.get_inputs()[0].name: np.ascontiguousarray(raw_N)}
+    """What `run` takes these examples by. Raises BadInput where it takes tokens, and does not say of what tokenizer."""
+    given = run.get_inputs()[0]
+    if takes_tokens(run):
+        return {given.name: _encoder(run).padded(np.asarray(raw_N).tolist())}
+    return {given.name: np.ascontiguousarray(raw_N)}
+
+
+def call(run: onnxruntime.InferenceSession, raw_N: Raw) -> Callable[[], object]:
+    """What answers for these examples as often as it is called, from raw texts where they are texts."""
+    if takes_tokens(run):
+        texts_N = np.asarray(raw_N)
+        return lambda: run.run(None, feed(run, texts_N))
+    return partial(run.run, None, feed(run, raw_N))
+
+
+def takes_texts(run: onnxruntime.InferenceSession) -> bool:
+    """Whether it is texts that `predict` and `feed` are to be given."""
+    return takes_tokens(run) or run.get_inputs()[0].type == "tensor(string)"
+
+
+def takes_tokens(run: onnxruntime.InferenceSession) -> bool:
+    """Whether `feed` makes tokens of texts for it, as it cannot do so itself."""
+    return bool(run.get_inputs()[0].type == "tensor(int64)")
+
+
+def _encoder(run: onnxruntime.InferenceSession) -> BytePairs:
+    """What makes the tokens that `run` takes."""
+    if run not in _ENCODERS:
+        from tasks.core.data.bpe import BytePairs  # with a library that others do not need
+
+        about = run.get_modelmeta().custom_metadata_map
+        try:
+            _ENCODERS[run] = BytePairs(about[TOKENIZER], int(about[LONGEST]))
+        except (KeyError, ValueError):
+            raise BadInput("takes tokens, and carries no tokenizer: not a model of stage select") from None
+    return _ENCODERS[run]
+
+
+_ENCODERS: WeakKeyDictionary[onnxruntime.InferenceSession, BytePairs] = WeakKeyDictionary()
 
 
 def peak_memory_mb(model: Path, batch: int) -> float:
@@ -86,7 +130,7 @@ def peak_memory_mb(model: Path, batch: int) -> float:
 def _print_peak_memory(model: Path, batch: int) -> None:
     run = session(model, 1)
     given = run.get_inputs()[0]
-    if given.type == STRINGS:
+    if takes_texts(run):
         raw_N: NDArray[Any] = np.full(batch, SOME_TEXT, object)
     else:
         raw_N = np.zeros((batch, *given.shape[1:]), np.uint8)

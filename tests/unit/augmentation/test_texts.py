@@ -41,7 +41,7 @@ def batch(*texts: list[str]) -> Tensor:
 
 def augment(seed: int = 0, strength: float = 1.0, copies: int = 200, **shares: float) -> list[list[str]]:
     policy: dict[str, Any] = {
-        "longest": 32, "typical": 9, "synonyms": SYNONYMS, "operations": {name: {"share": share} for name, share in shares.items()},
+        "longest": 32, "typical": 9, "sentence_ends": [HASH["."], HASH["!"]], "synonyms": SYNONYMS, "operations": {name: {"share": share} for name, share in shares.items()},
     }  # fmt: skip
     tokens_NL = batch(*[TEXT] * copies, SHORT)
     labels_N = torch.zeros(len(tokens_NL), dtype=torch.int64)

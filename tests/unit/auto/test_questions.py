@@ -104,6 +104,41 @@ def test_networks_are_compared_after_equal_work_when_the_large_one_gets_few_pass
     assert draft.tried[-1].question.startswith(f"network, as {'many' if equal == 'passes' else 'much'}")
 
 
+@pytest.mark.parametrize(("reduced", "expected"), [(0.28, (32, 2)), (0.31, (16, 1))], ids=["better", "worse"])
+def test_network_is_wider_on_smaller_images_when_that_is_better_after_as_much_work(
+    monkeypatch: pytest.MonkeyPatch, reduced: float, expected: tuple[int, int]
+) -> None:
+    losses = {(16, 1): 0.30, (32, 1): 0.40, (32, 2): reduced}
+    work: dict[tuple[int, int], float] = {}
+
+    def longer(base: Base) -> Outcome:
+        seen = (base.setting.train.width, base.setting.train.downscale)
+        work[seen] = base.work
+        return outcome(losses[seen])
+
+    trials: Any = SimpleNamespace(
+        chance=CHANCE,
+        cost=lambda train: Cost(train.width**2 * 1000 // train.downscale**2, 1000, 10),
+        run=lambda setting, _: outcome({16: 0.5, 32: 0.6}[setting.train.width]),
+        run_base=longer,
+    )
+    monkeypatch.setattr(questions, "portfolio", lambda *_: [SMALL, MIDDLE])
+    keys = ("train.arch", "train.width", "train.epochs", "train.downscale")
+    draft = draft_of(trials, *keys)
+    draft.choose("train.downscale", 1, "as they are")
+    questions.choose_network(draft)
+    train = draft.sections["train"]
+    assert (train["width"], train["downscale"]) == expected
+    assert work[32, 2] == work[16, 1]
+    assert [row.variant for row in draft.tried if row.chosen][-1].startswith(
+        f"convnet_small of width {expected[0]}"
+    )
+    by_hand = draft_of(trials, *keys[:3])
+    by_hand.sections["train"]["downscale"] = 1
+    questions.choose_network(by_hand)
+    assert by_hand.sections["train"]["width"] == 16, "the side was set"
+
+
 def test_network_that_is_slow_to_begin_gets_a_longer_trial_when_there_is_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

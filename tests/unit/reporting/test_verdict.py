@@ -53,7 +53,9 @@ def test_model_ships_when_it_beats_the_baseline() -> None:
 
 
 def test_verdict_says_so_when_the_run_was_quick() -> None:
-    assert verdict(known("press-1"), quick=True).sentence.endswith("searches and trains some sixteen times longer.")
+    assert verdict(known("press-1"), quick=True).sentence.endswith(
+        "searches and trains some sixteen times longer."
+    )
     assert (
         verdict(known("press-1"), known(DENSE, -1.0), quick=True).advice[0].startswith("This was a quick run")
     )
