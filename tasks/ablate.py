@@ -102,7 +102,7 @@ def _trained(
     torch.manual_seed(seed)
     spec, model = spec_of(params, dataset), new_network(params, dataset, augment.brings)
     if variant.started:
-        begin(model, weights)
+        begin(model, weights, params.vocabulary)
     diverged = False
     try:
         list(

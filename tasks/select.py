@@ -21,6 +21,7 @@ from tasks.core.data.inputs import TextInput
 from tasks.core.evaluation.bar import Bar
 from tasks.core.evaluation.candidates import (
     DENSE,
+    DENSE_NETWORK,
     DENSE_WEIGHTS,
     TIMED,
     Candidate,
@@ -84,6 +85,7 @@ def select(
     _copy(folder / "model.onnx", out / promise.MODEL)
     _copy(candidate_folder(DENSE, candidates, press) / "model.onnx", out / promise.REFERENCE)
     _copy(train / "model.safetensors", out / DENSE_WEIGHTS)
+    _copy(train / "model.json", out / DENSE_NETWORK)
     dataset = open_dataset(data)
     _promise(selected, dense, params, latency["fingerprint"], detail["unsure"]["below"], dataset, out)
     simple = read_result(baselines / "metrics.json")

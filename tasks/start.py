@@ -15,19 +15,21 @@ from tasks.core.common.files import write_json, write_text
 from tasks.core.config.cli import main
 from tasks.core.config.params import StartParams, TrainParams
 from tasks.core.config.params_file import load_section
-from tasks.core.evaluation.candidates import DENSE_WEIGHTS
+from tasks.core.evaluation.candidates import DENSE_NETWORK, DENSE_WEIGHTS
 
-WEIGHTS, TRIALS = "model.safetensors", "trials.csv"
+WEIGHTS, NETWORK, TRIALS = "model.safetensors", "model.json", "trials.csv"
+TEACHER = "teacher"  # a folder, with a network as stage train writes it
 
 
 def start(params: StartParams, settings: Path, out: Path) -> None:
-    """Write start.json, model.safetensors unless weights are random, and trials.csv if there is an earlier search.
+    """Write start.json, model.safetensors unless weights are random, teacher/ if there is one, and trials.csv if there is an
+    earlier search.
 
     Args:
         settings: params.yaml, whose section `train` names the network that pretrained weights are for.
 
     Raises:
-        BadInput: there are no such weights, or no such trials.
+        BadInput: there are no such weights, no such teacher or no such trials.
         StageFailed: they could not be obtained.
     """
     train: TrainParams = load_section("train", settings)
@@ -35,15 +37,18 @@ def start(params: StartParams, settings: Path, out: Path) -> None:
         _pretrained(train.arch, out / WEIGHTS)
     elif params.weights.startswith("models:/"):
         with tempfile.TemporaryDirectory() as folder:
-            _copy(_registered(params.weights, Path(folder)), out / WEIGHTS)
+            _copy(_registered("start.weights", params.weights, DENSE_WEIGHTS, Path(folder)), out / WEIGHTS)
     elif params.weights != "random":
         path = Path(params.weights)
         _copy(path / WEIGHTS if path.is_dir() else path, out / WEIGHTS)
+    if params.teacher is not None:
+        _teacher(params.teacher, out / TEACHER)
     if params.trials is not None:
         _trials(Path(params.trials), out / TRIALS)
-    digests = {name: _digest(out / name) for name in (WEIGHTS, TRIALS)}
+    digests = {name: _digest(out / name) for name in (WEIGHTS, f"{TEACHER}/{WEIGHTS}", TRIALS)}
     write_json(out / "start.json", {**params.model_dump(), "sha256": digests})
-    print(f"start: weights {params.weights}, trials {params.trials or 'none'}")
+    teacher = f", teacher {params.teacher}" if params.teacher else ""
+    print(f"start: weights {params.weights}{teacher}, trials {params.trials or 'none'}")
 
 
 def _digest(path: Path) -> str | None:
@@ -73,6 +78,28 @@ def _copy(path: Path, out: Path) -> None:
         raise BadInput(f"start.weights: {path}: not a safetensors file ({error})") from None
 
 
+def _teacher(name: str, out: Path) -> None:
+    """Read and written again, as weights are."""
+    from safetensors import SafetensorError
+
+    from tasks.core.models.saved import load_model, save_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(name)
+        if name.startswith("models:/"):
+            found = Path(folder)
+            for there, here in ((DENSE_WEIGHTS, WEIGHTS), (DENSE_NETWORK, NETWORK)):
+                _registered("start.teacher", name, there, found).rename(found / here)
+        try:
+            model, spec = load_model(found)
+        except (OSError, ValueError, LookupError, TypeError, SafetensorError):
+            raise BadInput(
+                f"start.teacher: {name}: not a folder with {NETWORK} and {WEIGHTS} of stage train"
+            ) from None
+        out.mkdir()
+        save_model(model, spec, out)
+
+
 def _pretrained(arch: str, out: Path) -> None:
     """What torchvision or timm publish for a network; both check what they download."""
     from safetensors.torch import save_file
@@ -86,15 +113,15 @@ def _pretrained(arch: str, out: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, out)
 
 
-def _registered(uri: str, folder: Path) -> Path:
-    """The dense network beside a registered model."""
+def _registered(key: str, uri: str, file: str, folder: Path) -> Path:
+    """A file of the dense network beside a registered model."""
     from tasks.core.tracking.registered import download
 
     try:
-        download(uri, DENSE_WEIGHTS, folder)
+        download(uri, file, folder)
     except BadInput as error:
-        raise BadInput(f"start.weights: {error}; MLFLOW_TRACKING_URI says where to look") from None
-    return folder / DENSE_WEIGHTS
+        raise BadInput(f"{key}: {error}; MLFLOW_TRACKING_URI says where to look") from None
+    return folder / file
 
 
 if __name__ == "__main__":

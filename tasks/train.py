@@ -15,18 +15,20 @@ from pathlib import Path
 import torch
 
 from tasks.core.augmentation.augment import augment_of
+from tasks.core.common.errors import BadInput
 from tasks.core.common.files import fingerprint, read_json, write_json
 from tasks.core.common.kept import kept
 from tasks.core.common.progress import Progress
 from tasks.core.config.cli import main
 from tasks.core.config.params import TrainParams
 from tasks.core.data.dataset import open_dataset
-from tasks.core.distributed.world import thread_count, world
+from tasks.core.distributed.world import World, thread_count, world
 from tasks.core.models.saved import load_model, save_model, sparsity
+from tasks.core.models.spec import Spec
 from tasks.core.models.transfer import begin
 from tasks.core.runtime.export import export, figures
 from tasks.core.runtime.graphs import save_graph
-from tasks.core.training.loop import epochs
+from tasks.core.training.loop import Teacher, epochs
 from tasks.core.training.recipes import new_network, note, recipe_of, spec_of, write_history
 
 
@@ -40,7 +42,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
         checkpoints: a folder that outlives the run: one that was killed goes on from here.
 
     Raises:
-        BadInput: the batch does not divide among the ranks.
+        BadInput: the batch does not divide among the ranks, or the teacher is of other examples.
         StageFailed: the loss is not finite, or the network cannot be exported to ONNX, or not to a graph that computes
             the same.
     """
@@ -55,7 +57,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
         spec = spec_of(params, dataset)
         augment = augment_of(resolved, params.augment_strength)
         model = new_network(params, dataset, augment.brings)
-        if (taken := begin(model, weights)) and ranks.main:
+        if (taken := begin(model, weights, params.vocabulary)) and ranks.main:
             print(f"train: {taken}", flush=True)
         # Only the main rank reads and writes checkpoints.
         own = kept(checkpoints, key) if ranks.main else nullcontext(checkpoints / key)
@@ -68,6 +70,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
                 augment,
                 len(dataset.classes),
                 ranks,
+                teacher=_teacher(weights / "teacher", params, spec, ranks),
                 checkpoint=checkpoint,
             )
             history = progress.over(rows, note)
@@ -92,6 +95,22 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
             "deterministic": params.deterministic,
         },
     )
+
+
+def _teacher(folder: Path, params: TrainParams, spec: Spec, ranks: World) -> Teacher | None:
+    """The network that stage start found to learn from; None where it found none."""
+    if not folder.exists():
+        return None
+    model, its = load_model(folder)
+    for what, here, there in (
+        ("images", spec.image_shape, its.image_shape),
+        ("classes", spec.num_classes, its.num_classes),
+    ):
+        if here != there:
+            raise BadInput(
+                f"start.teacher: is of {what} {there}, and these are {here}: it must know the same examples"
+            )
+    return Teacher(model.to(ranks.device), params.temperature, params.distill_weight)
 
 
 if __name__ == "__main__":

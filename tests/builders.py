@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 
 from tasks.core.data.dataset import Split
-from tasks.core.evaluation.candidates import DENSE_WEIGHTS
+from tasks.core.evaluation.candidates import DENSE_NETWORK, DENSE_WEIGHTS
 from tasks.core.runtime import promise
 
 CLASSES = [
@@ -238,6 +238,7 @@ def ship(folder: Path, model: bytes, reference: bytes = SLOW_ROWS, speedup: floa
         unsure_below=0.0,
     )
     save_file({"rows": np.arange(4, dtype=np.float32)}, folder / DENSE_WEIGHTS)
+    (folder / DENSE_NETWORK).write_text("{}", encoding="utf-8")
     path.with_name("labels.json").write_text('["top", "second", "third", "bottom"]', encoding="utf-8")
     path.with_name("model_card.md").write_text("# `dense-int8`\n\nThe brightest row.\n", encoding="utf-8")
     return path
@@ -398,6 +399,7 @@ def _train(folder: Path) -> None:
     folder.mkdir()
     _csv(folder / "history.csv", HISTORY, _history(10, 0.926))
     (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "model.json").write_text("{}", encoding="utf-8")
     metrics = {"val_accuracy": 0.926, "val_loss": 0.21, "epochs": 10, "parameters": 78_026, "threads": 2}
     _json(folder / "metrics.json", metrics)
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from flows.registry.gate import check
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.common.files import read_json
-from tasks.core.evaluation.candidates import DENSE_WEIGHTS
+from tasks.core.evaluation.candidates import DENSE_NETWORK, DENSE_WEIGHTS
 from tasks.core.runtime import promise
 from tasks.core.runtime.promise import COMPANIONS, MODEL
 from tasks.core.runtime.session import feed, session, takes_tokens
@@ -142,7 +142,7 @@ def _log(client: MlflowClient, content: bytes, select: Path, name: str, run_id: 
     needs = [f"onnxruntime=={onnxruntime.__version__}", "numpy"]
     with mlflow.start_run(run_id=run_id, log_system_metrics=False):
         info = (_log_tokens if takes_tokens(session(content, 1)) else _log_onnx)(select, needs, about)
-    for companion in (*COMPANIONS, DENSE_WEIGHTS, LABELS, CARD):
+    for companion in (*COMPANIONS, DENSE_WEIGHTS, DENSE_NETWORK, LABELS, CARD):
         client.log_model_artifact(info.model_id, str(select / companion))
     client.update_run(run_id, "RUNNING")  # the block above has closed it
     return str(info.registered_model_version)

@@ -139,6 +139,8 @@ class StartParams(Params):
 
     weights: Annotated[str, Field(min_length=1), AUTO] = "random"
     """random; pretrained: published for train.arch; a .safetensors file, a folder with one; models:/NAME@champion"""
+    teacher: str | None = Field(default=None, min_length=1)
+    """a network of any architecture that the dense one learns from, too, of the same examples: data/train of another run, or models:/NAME@champion; none: none"""
     trials: str | None = Field(default=None, min_length=1)
     """trials.csv of an earlier search (data/tune/trials.csv of its run), from which tune's sampler learns; none: none"""
 
@@ -190,6 +192,10 @@ class TrainParams(Params):
     """balanced: every class is drawn equally often, in prune, press and int8_qat, too"""
     ema_decay: Annotated[float, Field(ge=0, lt=1), AUTO] = 0.0
     """of the average of weights that is kept; 0: the last weights are kept"""
+    distill_weight: Fraction = 0.5
+    """share of the loss that is the teacher's, where start.teacher names one"""
+    temperature: Positive = 4.0
+    """of the teacher's and the student's logits"""
     augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
     """scales every range of augment; 0: no augmentation"""
     early_stopping: Annotated[int, Field(ge=0)] = 0

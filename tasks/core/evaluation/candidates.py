@@ -20,6 +20,7 @@ DENSE = "dense-fp32"  # the reference: neither pruned nor quantized
 DENSE_WEIGHTS = (
     "dense.safetensors"  # of the dense network beside what was selected; training can start from them
 )
+DENSE_NETWORK = "dense.json"  # what network they are of; others can learn from it
 PRESSED = "press-"  # candidates of the stage press are called so, and numbered
 TIMED = {  # the settings of latency.json, in words
     "b1_t1": "1 example, 1 thread",

@@ -53,6 +53,28 @@ class Table(nn.Embedding):
         self.keys = self.keys[stays[1:].to(self.keys.device)]
         self.num_embeddings = len(self.weight)
 
+    @torch.no_grad()
+    def add(self, keys: Tensor, most: int) -> None:
+        """Rows of zeros, in place, for those of these keys that have none, as far as there are no more than `most` then. Until
+        something is learned of it, such a word is as one that nobody knows."""
+        room = max(0, most - len(self.keys))
+        unknown = sorted(set(keys.tolist()) - set(self.keys.tolist()))
+        new = torch.tensor(unknown[:room], dtype=torch.int64)
+        every = torch.cat([self.keys, new])
+        order = every.argsort()
+        rows = torch.cat([self.weight[1:], self.weight.new_zeros(len(new), self.embedding_dim)])
+        self.weight = nn.Parameter(torch.cat([self.weight[:1], rows[order]]))
+        self.keys = every[order]
+        self.num_embeddings = len(self.weight)
+
+    @torch.no_grad()
+    def take(self, keys: Tensor, weight: Tensor) -> int:
+        """Copy the rows of a table with these keys, which ascend, for those that have one here; how many."""
+        rows = lookup(keys, self.keys)
+        there = rows > 0
+        self.weight[1:][there] = weight[rows[there]]
+        return int(there.sum())
+
     def rows(self, keys_NG: Tensor) -> Tensor:
         """rows_NG."""
         return cast(Tensor, torch.ops.modelpress.lookup(self.keys, keys_NG))
@@ -99,17 +121,8 @@ def adopt(model: nn.Module, tokens: Tokens | None) -> None:
             model.set_submodule(name, fitting)
 
 
-@torch.no_grad()
 def add_rows(model: nn.Module, keys: Collection[int], most: int) -> None:
-    """Give the tables of `model`, in place, rows of zeros for those of these keys that have none, so that no table has more
-    than `most`. Until something is learned of it, such a word is as one that nobody knows."""
+    """Give the tables of `model`, in place, rows for those of these keys that have none, see `Table.add`."""
     for table in model.modules():
         if isinstance(table, Table):
-            room = max(0, most - len(table.keys))
-            added = torch.tensor(sorted(set(keys) - set(table.keys.tolist()))[:room], dtype=torch.int64)
-            every = torch.cat([table.keys, added])
-            order = every.argsort()
-            rows = torch.cat([table.weight[1:], table.weight.new_zeros(len(added), table.embedding_dim)])
-            table.weight = nn.Parameter(torch.cat([table.weight[:1], rows[order]]))
-            table.keys = every[order]
-            table.num_embeddings = len(table.weight)
+            table.add(torch.tensor(sorted(keys), dtype=torch.int64), most)

@@ -12,32 +12,39 @@ from torch import Tensor, nn
 
 from tasks.core.common.errors import BadInput
 from tasks.core.models.architectures import NETWORK
+from tasks.core.models.tables import Table
 
 BEHIND = f"{NETWORK}."
 
 
 @dataclass(frozen=True)
 class Taken:
-    """How many tensors were taken over, and which were not, with the shapes there and here."""
+    """How many tensors were taken over, of tables how many rows, and what was not, with the shapes there and here."""
 
     taken: int
+    rows: int
     left: list[str]
 
     def __str__(self) -> str:
+        words = f", {self.rows:,} rows of words" if self.rows else ""
         missing = f"; not taken: {', '.join(self.left)}" if self.left else ""
-        return f"{self.taken} tensors taken over{missing}"
+        return f"{self.taken} tensors{words} taken over{missing}"
 
 
-def begin(model: nn.Module, start: Path) -> Taken | None:
-    """Give `model` the weights that the stage start found; None where it found none."""
+def begin(model: nn.Module, start: Path, vocabulary: int) -> Taken | None:
+    """Give `model` the weights that the stage start found; None where it found none. See `take_over`."""
     weights = start / "model.safetensors"
-    return take_over(model, load_file(weights)) if weights.exists() else None
+    return take_over(model, load_file(weights), vocabulary) if weights.exists() else None
 
 
 @torch.no_grad()
-def take_over(model: nn.Module, learned: Mapping[str, Tensor]) -> Taken:
+def take_over(model: nn.Module, learned: Mapping[str, Tensor], vocabulary: int = 0) -> Taken:
     """Copy into `model`, in place, all of `learned` that fits by name and shape. The first convolution is fitted
-    to other channels and to a smaller kernel; the classifier of other classes stays as it is.
+    to other channels and to a smaller kernel; the classifier of other classes stays as it is. Of a table of words the rows
+    are taken over by their keys, those of words that are new here, too.
+
+    Args:
+        vocabulary: rows of a table, at most.
 
     Raises:
         BadInput: nothing but the classifier would be left of the two.
@@ -45,6 +52,8 @@ def take_over(model: nn.Module, learned: Mapping[str, Tensor]) -> Taken:
     # Whether pixels are averaged first, here or there, changes no weight.
     learned = {name.removeprefix(BEHIND): tensor for name, tensor in learned.items()}
     state = {name.removeprefix(BEHIND): tensor for name, tensor in model.state_dict().items()}
+    rows, tables = _take_rows(model, learned, vocabulary)
+    state = {name: tensor for name, tensor in state.items() if name.rpartition(".")[0] not in tables}
     weights = [name for name, tensor in state.items() if tensor.ndim > 1]
     head = weights[-1].rpartition(".")[0] if weights else ""
     left: list[str] = []
@@ -62,7 +71,22 @@ def take_over(model: nn.Module, learned: Mapping[str, Tensor]) -> Taken:
         raise BadInput(
             f"start.weights: of another network: {strange[0]}{more}; set train.arch to what they are of"
         )
-    return Taken(len(state) - len(left), left)
+    return Taken(len(state) - len(left), rows, left)
+
+
+def _take_rows(model: nn.Module, learned: Mapping[str, Tensor], vocabulary: int) -> tuple[int, set[str]]:
+    """How many rows of words were taken over, and the names of the tables whose rows fit."""
+    taken, tables = 0, set()
+    for path, table in model.named_modules():
+        name = path.removeprefix(BEHIND)
+        keys, weight = (learned.get(f"{name}.{part}") for part in ("keys", "weight"))
+        if not isinstance(table, Table) or keys is None or weight is None:
+            continue
+        if weight.shape[1] == table.embedding_dim:
+            table.add(keys, vocabulary)
+            taken += table.take(keys, weight)
+            tables.add(name)
+    return taken, tables
 
 
 def _fitted(there: Tensor, here: Tensor) -> Tensor:

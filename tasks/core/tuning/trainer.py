@@ -51,7 +51,7 @@ class Trainer:
         augment = augment_of(task.policy, params.augment_strength)
         model = new_network(params, dataset, augment.brings)
         self._macs = mac_count(model, dataset.input)
-        begin(model, task.weights)
+        begin(model, task.weights, params.vocabulary)
         self._running = epochs(
             model,
             recipe_of(params),

@@ -12,10 +12,12 @@ from torch import nn
 
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import StartParams
+from tasks.core.data.texts import Tokens
 from tasks.core.models.architectures import _renamed, build, published
 from tasks.core.models.depth import depth_units, learning_units
 from tasks.core.models.saved import save_model
 from tasks.core.models.spec import Spec
+from tasks.core.models.tables import adopt
 from tasks.core.models.transfer import begin, take_over
 from tasks.core.training.optimizer import Recipe, make_optimizer
 from tasks.start import start
@@ -50,6 +52,28 @@ def test_everything_but_the_classifier_is_taken_over_when_there_are_other_classe
             assert torch.equal(tensor, learned.state_dict()[name]), name
 
 
+def test_rows_of_words_are_taken_over_by_their_keys_when_vocabularies_differ() -> None:
+    def of_words(words: list[int], classes: int) -> nn.Module:
+        model = build(Spec("text_cnn", 8, 0.0, None, classes, rows=100))
+        adopt(model, Tokens.of(np.array(words * 2, np.uint32), np.array([len(words), 2 * len(words)])))
+        return model
+
+    learned, model = of_words([3, 5, 9], 5), of_words([4, 5, 9, 11], 7)
+    before = model.get_submodule("table").weight.clone()
+    taken = take_over(model, learned.state_dict(), 6)
+    assert taken.rows == 3 and "3 rows of words" in str(taken)
+    assert taken.left == ["head.weight: 5 x 32 there, 7 x 32 here", "head.bias: 5 there, 7 here"]
+    here, there = model.get_submodule("table"), learned.get_submodule("table")
+    assert here.keys.tolist() == [3, 4, 5, 9, 11]
+    assert torch.equal(here.weight[[1, 3, 4]], there.weight[1:]), "the rows of 3, 5 and 9"
+    assert torch.equal(here.weight[[0, 2, 5]], before[[0, 1, 4]])
+    small = of_words([4, 5, 9, 11], 7)
+    assert take_over(small, learned.state_dict(), 4).rows == 2, "no room for another word"
+    wider = build(Spec("text_cnn", 16, 0.0, None, 5, rows=100))
+    with pytest.raises(BadInput, match="of another network"):
+        take_over(wider, learned.state_dict(), 100)
+
+
 @pytest.mark.parametrize(("channels", "there"), [(1, 3), (3, 1)])
 def test_first_layer_puts_out_the_same_for_grey_images_when_channels_differ(
     channels: int, there: int
@@ -78,7 +102,7 @@ def test_weights_of_another_network_are_refused_in_one_line() -> None:
 
 
 def test_start_finds_nothing_when_weights_are_random(tmp_path: Path) -> None:
-    assert begin(build(spec()), found("random", tmp_path)) is None
+    assert begin(build(spec()), found("random", tmp_path), 0) is None
 
 
 @pytest.mark.parametrize("folder", [True, False])
@@ -89,7 +113,7 @@ def test_start_keeps_a_copy_when_weights_are_a_file_or_in_a_folder(tmp_path: Pat
     save_model(learned, spec(), tmp_path / "there")
     path = tmp_path / "there"
     model = build(spec())
-    taken = begin(model, found(str(path if folder else path / "model.safetensors"), tmp_path))
+    taken = begin(model, found(str(path if folder else path / "model.safetensors"), tmp_path), 0)
     assert taken is not None and not taken.left
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), learned.parameters(), strict=True))
 
@@ -106,7 +130,7 @@ def test_start_takes_what_torchvision_publishes_when_weights_are_pretrained(
     kept.parent.mkdir(parents=True)
     torch.save(learned, kept)
     model = build(spec("mobilenet_v3_small"))
-    taken = begin(model, found("pretrained", tmp_path, "mobilenet_v3_small"))
+    taken = begin(model, found("pretrained", tmp_path, "mobilenet_v3_small"), 0)
     assert taken is not None and [line.split(":")[0] for line in taken.left] == [
         "classifier.3.weight",
         "classifier.3.bias",
