@@ -87,7 +87,7 @@ def report(
         dense=DENSE,
     )
     write_text(out / "report.html", page)
-    print(f"report: {out / 'report.html'}", flush=True)
+    print("report: report.html is written", flush=True)
 
 
 if __name__ == "__main__":

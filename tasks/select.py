@@ -82,10 +82,7 @@ def select(
     folder = candidate_folder(selected.name, candidates, press)
     latency, accuracy = (read_result(evaluation / f"{name}.json") for name in ("latency", "accuracy"))
     detail = accuracy[selected.name]
-    _copy(folder / "model.onnx", out / promise.MODEL)
-    _copy(candidate_folder(DENSE, candidates, press) / "model.onnx", out / promise.REFERENCE)
-    _copy(train / "model.safetensors", out / DENSE_WEIGHTS)
-    _copy(train / "model.json", out / DENSE_NETWORK)
+    _copy_models(folder, candidate_folder(DENSE, candidates, press), train, out)
     dataset = open_dataset(data)
     _promise(selected, dense, params, latency["fingerprint"], detail["unsure"]["below"], dataset, out)
     simple = read_result(baselines / "metrics.json")
@@ -128,7 +125,15 @@ def select(
     write_text(out / "model_card.md", card)
     write_json(metrics, _rounded(figures, trained["val_accuracy"]))
     print(f"select: {verdict.sentence}", *verdict.advice, sep="\n  ", flush=True)
-    print(f"select: {selected.name}; why is in {out / 'model_card.md'}", flush=True)
+    print(f"select: {selected.name}; why is in model_card.md, beside the model", flush=True)
+
+
+def _copy_models(selected: Path, reference: Path, train: Path, out: Path) -> None:
+    """The file to ship, the one that it is compared with, and the dense network for others to start or to learn from."""
+    _copy(selected / "model.onnx", out / promise.MODEL)
+    _copy(reference / "model.onnx", out / promise.REFERENCE)
+    _copy(train / "model.safetensors", out / DENSE_WEIGHTS)
+    _copy(train / "model.json", out / DENSE_NETWORK)
 
 
 def _of_the_model(

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tasks.core.augmentation.policy import OF_WORDS, resolve_policy
+from tasks.core.augmentation.shown import changed_texts
 from tasks.core.augmentation.texts import SHORTEST, UNKNOWN, TextAugment
+from tasks.core.auto.augmentations import candidates
+from tasks.core.common.errors import BadInput
+from tasks.core.config.params import AugmentParams
+from tasks.core.data.bpe import BytePairs, learned
+from tasks.core.data.dataset import Dataset, Split
+from tasks.core.data.inputs import TextInput
+from tasks.core.data.texts import Texts, Tokens
 from tasks.core.data.tokens import hashes_of
 
 SYNONYMS = {"big": ["large", "great"], "house": ["home"]}
@@ -112,3 +123,38 @@ def test_sentences_stay_whole_when_their_order_changes() -> None:
 def test_share_of_unknown_words_is_the_one_that_is_asked_for() -> None:
     words = [w for text in augment(token_dropout=0.2)[:-1] for w in text]
     assert words.count("?") / len(words) == pytest.approx(0.2, abs=0.03)
+
+
+# ---- byte pairs
+
+
+def of_pairs() -> Dataset:
+    texts = ["Rain falls. Wind blows! Who knows?", "Bread is baked. Soup is hot!"] * 20
+    given = TextInput(24, 12, learned(texts, 300))
+    assert given.tokenizer is not None
+    flat, lengths = zip(*BytePairs(given.tokenizer, 24).tokens_of(np.array(texts, object)), strict=True)
+    tokens = Tokens.of(np.concatenate(flat), np.cumsum(np.concatenate(lengths)))
+    some = Split(Texts.of_strings(texts), np.tile([0, 1], 20), tokens_N=tokens)
+    return Dataset(["weather", "food"], given, "digest", some, some, some)
+
+
+def test_sentences_of_byte_pairs_change_places_whole_when_they_are_shuffled() -> None:
+    dataset = of_pairs()
+    policy = resolve_policy(AugmentParams(shuffle_sentences=1.0), dataset)
+    shown = changed_texts(policy, dataset.input, dataset.train)
+    (original, changed) = (row["texts"] for row in shown)
+    assert shown[1]["name"] == "shuffle sentences"
+    assert original != changed
+    for before, after in zip(original, changed, strict=True):
+        parts = re.findall(r"[^.!?]+[.!?]", before)
+        assert len(parts) > 1
+        assert sorted(part.strip() for part in parts) == sorted(
+            part.strip() for part in re.findall(r"[^.!?]+[.!?]", after)
+        )
+
+
+@pytest.mark.parametrize("name", OF_WORDS)
+def test_synonyms_are_refused_in_one_line_when_tokens_are_byte_pairs(name: str) -> None:
+    with pytest.raises(BadInput, match=rf"augment\.{name}: byte pairs have no synonyms"):
+        resolve_policy(AugmentParams(**{name: 0.1}), of_pairs())
+    assert not [candidate for candidate in candidates(of_pairs().input) if candidate.needs_wordnet]
