@@ -441,10 +441,12 @@ def test_choice_has_not_seen_the_test_images_when_they_would_say_otherwise() -> 
 
 
 def test_choice_says_how_it_was_made_when_validation_images_are_few() -> None:
-    near = replace(candidate("a", high=6.0, ms=0.2), val_drop_points=3.0, val_drop_error=2.5)
+    near = replace(candidate("a", high=6.0, ms=0.2), val_drop_points=0.9, val_drop_error=2.5)
     best, passed, reason = chosen([REFERENCE, near], SelectParams(), images=27)
     assert (best, passed) == (near, True)
-    assert "on the 27 validation examples, give or take one standard error" in reason
+    assert "on the 27 validation examples, too few for an interval to decide" in reason
+    lossy = replace(near, val_drop_points=1.1)
+    assert chosen([REFERENCE, lossy], SelectParams(), images=27)[0] == REFERENCE
 
 
 def test_nothing_is_praised_when_the_dense_model_knows_nothing(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ class Loss:
 @dataclass(frozen=True)
 class Bar:
     """What a candidate may lose on the validation examples: at most `max_drop_points` at the upper end of the 95 %
-    interval. Where there are too few examples for that ever to be seen, the loss itself may be as much, give or take one
-    standard error (the rule of Breiman et al. 1984).
+    interval. Where there are too few examples for that ever to be seen, the loss itself may be as much: allowed one standard
+    error more, the fastest of several was mostly the one that had been lucky, and lost points on test examples.
 
     Attributes:
         max_drop_points: of accuracy.
@@ -66,4 +66,4 @@ class Bar:
         """Whether a candidate with this loss on the validation examples is within the bar."""
         if self.provable:
             return loss.high <= self.max_drop_points
-        return loss.points <= self.max_drop_points + loss.error
+        return loss.points <= self.max_drop_points

@@ -104,14 +104,14 @@ def rule(bar: Bar) -> str:
     """How it is decided that a candidate is within the bar, after "at most X points of accuracy"."""
     if bar.provable:
         return "on the validation examples, at the upper end of the 95 % interval"
-    return f"on the {bar.examples} validation examples, give or take one standard error"
+    return f"on the {bar.examples} validation examples, too few for an interval to decide"
 
 
 def _unproven(bar: Bar) -> str:
     return (
         f"That it is within the bar is not proven: {bar.examples} validation examples cannot tell a loss below "
         f"{points(bar.resolvable_points, 1)} points from none; the bar of {points(bar.max_drop_points)} needs "
-        f"{bar.needed:,.0f}, so a loss within one standard error of it was let through."
+        f"{bar.needed:,.0f}, so what was lost there decided, whatever its interval."
     )
 
 
