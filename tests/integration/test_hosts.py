@@ -133,7 +133,7 @@ def test_training_fails_in_one_line_and_goes_on_when_a_host_is_cut_off(
     assert len(ours) == 1
     assert "rank 0 of 2: another rank is gone, or has not answered for 30 s" in ours[0]
     assert "Traceback" not in said
-    with reproducing(folders, "train") as running:
+    with reproducing(folders, "prune") as running:
         said, other = (running[host].communicate(timeout=240)[0] for host in HOSTS)
         assert all(process.returncode == 0 for process in running.values()), said + other
     resumed = re.findall(r"^going on from the checkpoint of epoch (\d+)$", said, re.MULTILINE)

@@ -304,11 +304,11 @@ from tasks.core.models.architectures import build
 from tasks.core.training.optimizer import Recipe
 from tasks.core.augmentation.batch import BatchAugment
 
-images = np.zeros((2048, 32, 32, 1), np.uint8)
+images = np.zeros((2048, 48, 48, 1), np.uint8)
 data = Split(images, np.arange(2048) % 2)
-policy = {"image_shape": [32, 32, 1], "channel_mean": [0.3], "channel_std": [0.3], "operations": {}}
-model = build(Spec("resnet_small", 32, 0.0, (32, 32, 1), 2))
-limit = psutil.Process().memory_info().vms + 500_000_000
+policy = {"image_shape": [48, 48, 1], "channel_mean": [0.3], "channel_std": [0.3], "operations": {}}
+model = build(Spec("resnet_small", 32, 0.0, (48, 48, 1), 2))
+limit = psutil.Process().memory_info().vms + 1_200_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 next(epochs(model, Recipe(epochs=1, batch_size=2048, lr=0.1), data, data, BatchAugment(policy), 2, World(0, 1, torch.device("cpu"))))
 """
