@@ -171,6 +171,7 @@ def test_sheet_shows_what_was_tried_in_vain_when_the_recipe_has_tried_it(tmp_pat
     assert np.array_equal(np.sort(before, axis=None), np.sort(after, axis=None)), "mirrored, nothing else"
 
 
+@pytest.mark.slow
 def test_augment_writes_the_same_bytes_when_run_again(tmp_path: Path) -> None:
     first, second = run(tmp_path, RGB, "one", **EVERYTHING), run(tmp_path, RGB, "two", **EVERYTHING)
     other = run(tmp_path, RGB, "three", seed=1, **EVERYTHING)

@@ -296,7 +296,7 @@ def test_ingest_refuses_when_all_images_are_alike(tmp_path: Path) -> None:
     assert "images in a (0), b (0); left out: 24 same pixels under two labels" in found
 
 
-@pytest.mark.parametrize(("side", "becomes"), [(4, 8), (4000, 224)])
+@pytest.mark.parametrize(("side", "becomes"), [(4, 8), pytest.param(4000, 224, marks=pytest.mark.slow)])
 def test_ingest_scales_images_when_they_are_very_small_or_large(
     tmp_path: Path, side: int, becomes: int
 ) -> None:

@@ -110,6 +110,7 @@ def test_what_is_set_by_hand_stays_and_is_not_asked_about(tmp_path: Path, digits
     assert params.train.epochs >= 1
 
 
+@pytest.mark.slow
 def test_trials_are_longer_and_it_is_said_when_all_are_at_chance(tmp_path: Path, digits: Dataset) -> None:
     noise = np.random.default_rng(0).permutation(len(digits.train.labels_N))
     train = Split(digits.train.raw_N, np.asarray(digits.train.labels_N)[noise])

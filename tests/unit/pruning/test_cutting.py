@@ -158,6 +158,7 @@ def left(trained: Trained, criterion: str, scope: str, seed: int = 0) -> float:
     return accuracy(model, val)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["uniform", "global"])
 @pytest.mark.parametrize("criterion", ["l1", "l2", "taylor", "lamp"])
 def test_criterion_beats_random_when_half_the_channels_leave_a_trained_network(
@@ -167,6 +168,7 @@ def test_criterion_beats_random_when_half_the_channels_leave_a_trained_network(
     assert left(trained, criterion, scope) > control + 0.1
 
 
+@pytest.mark.slow
 def test_bn_scale_beats_random_when_half_of_every_layer_leaves_a_trained_network(trained: Trained) -> None:
     control = np.mean([left(trained, "random", "uniform", seed) for seed in range(5)])
     assert left(trained, "bn_scale", "uniform") > control + 0.1

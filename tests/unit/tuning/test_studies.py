@@ -318,6 +318,7 @@ def test_space_contains_its_ends_and_nothing_beyond() -> None:
     assert [space.contains(value) for value in (0.1, 0.3, 0.31, "0.2")] == [True, True, False, False]
 
 
+@pytest.mark.slow
 def test_trial_is_missed_when_its_worker_dies_before_its_first_heartbeat(tmp_path: Path) -> None:
     about = search(trials=2)
     store = RDBStorage(f"sqlite:///{tmp_path}/study.db", heartbeat_interval=1, grace_period=1)
