@@ -27,7 +27,11 @@ from tasks.core.data.dataset import Split
 from tasks.core.data.texts import Texts
 
 SIDE = 16  # pixels, at most
-WORD = r"(?u)\b\w+\b"  # one letter is a word, too
+# Tibetan, Thai, Lao, Burmese, Khmer, kana and Chinese characters, which are written without blanks between words.
+_UNSPACED = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+WORD = rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+"  # one letter is a word, too
+CHARACTER = r"\S"
+SOME_TEXTS = 1000  # that tell whether words come again
 MOST_FEATURES, INVERSE_PENALTY = 200_000, 10.0  # of logistic regression on texts
 COMPONENTS = 64  # that logistic regression sees, at most
 TREES, FOREST_BYTES = 100, 1e9
@@ -44,7 +48,8 @@ def fitted(train: Split, most: int, seed: int) -> Iterator[tuple[str, Any]]:
     rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:most])
     labels_N = np.asarray(train.labels_N)[rows]
     if isinstance(train.raw_N, Texts):
-        x, made = np.asarray(train.raw_N[rows]), _of_texts()
+        x = np.asarray(train.raw_N[rows])
+        made = _of_texts(*_unit(x[:SOME_TEXTS]))
     else:
         x = reduced(train.raw_N, rows)
         made = _of_images(x, labels_N, seed)
@@ -55,19 +60,29 @@ def fitted(train: Split, most: int, seed: int) -> Iterator[tuple[str, Any]]:
             yield name, classifier.fit(x, labels_N)
 
 
-def _of_texts() -> dict[str, Any]:
+def _unit(texts_N: NDArray[np.object_]) -> tuple[str, int]:
+    """What is counted in such texts, and how many of them it must stand in: words in two, or, where no word comes again,
+    characters in one."""
+    try:
+        CountVectorizer(min_df=2, token_pattern=WORD).fit(texts_N)
+    except ValueError:
+        return CHARACTER, 1
+    return WORD, 2
+
+
+def _of_texts(unit: str, least: int) -> dict[str, Any]:
     """Naive Bayes on counts of words, and logistic regression on TF-IDF of words and pairs of words (Wang and Manning 2012,
     "Baselines and bigrams")."""
     return {
         "majority": DummyClassifier(),
-        "naive Bayes": make_pipeline(CountVectorizer(min_df=1, token_pattern=WORD), MultinomialNB(alpha=0.5)),
+        "naive Bayes": make_pipeline(CountVectorizer(min_df=1, token_pattern=unit), MultinomialNB(alpha=0.5)),
         "logistic regression": make_pipeline(
             TfidfVectorizer(
                 ngram_range=(1, 2),
-                min_df=2,
+                min_df=least,
                 sublinear_tf=True,
                 max_features=MOST_FEATURES,
-                token_pattern=WORD,
+                token_pattern=unit,
             ),
             LogisticRegression(C=INVERSE_PENALTY, max_iter=200),
         ),

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tasks.core.data.dataset import Split
+from tasks.core.data.texts import Texts
 from tasks.core.evaluation.baselines import SIDE, _trees, fitted, reduced
 
 
@@ -35,6 +36,31 @@ def test_baselines_see_what_is_plain_and_the_majority_does_not_when_fitted() -> 
     assert majority < 0.4
     assert set(found) == {"nearest centroid", "logistic regression", "random forest"}
     assert min(found.values()) > 0.95
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["wind rain", "bread soup"],
+        ["\u5929\u6c14\u5f88\u597d", "\u9762\u5305\u597d\u5403"],
+        ["!?", "\U0001f600\U0001f389"],
+    ],
+    ids=["words", "no blanks", "no letters"],
+)
+def test_baselines_tell_texts_apart_when_words_are_whatever_they_are(words: list[str]) -> None:
+    labels_N = np.arange(60) % 2
+    texts = Texts.of_strings([f"{words[label]}\u3002" for label in labels_N])
+    train = Split(texts, labels_N)
+    found = {name: made.predict(np.asarray(texts)) for name, made in fitted(train, 1000, 0)}
+    assert (found["naive Bayes"] == labels_N).all()
+    assert (found["logistic regression"] == labels_N).all()
+
+
+def test_characters_are_counted_when_no_word_comes_again() -> None:
+    labels_N = np.arange(40) % 2
+    texts = Texts.of_strings([("ab" if label else "xy") * (2 + i) for i, label in enumerate(labels_N)])
+    found = {name: made.predict(np.asarray(texts)) for name, made in fitted(Split(texts, labels_N), 1000, 0)}
+    assert (found["logistic regression"] == labels_N).all()
 
 
 def test_no_baseline_beats_the_majority_by_much_when_images_say_nothing() -> None:
