@@ -6,7 +6,6 @@ from tasks.core.auto.budget import Cost, Length
 from tasks.core.auto.draft import Draft
 from tasks.core.auto.networks import LR
 
-RECOVERY = 1.0  # of the epochs of the dense training, after pruning
 # Of the loss in recovery, of texts. fortunes, half of everything gone: 0.9 points lost; 2.3 without a teacher.
 TEXT_TEACHER = 0.9
 QAT = 0.15  # of its work, int8_qat
@@ -49,7 +48,7 @@ def follow(draft: Draft) -> None:
     why = f"leaves {images // dense.batch_size} steps an epoch"
     draft.choose("train.batch_size", dense.batch_size, why)
     trained = draft.setting().train
-    draft.choose("prune.epochs", max(1, round(RECOVERY * trained.epochs)), f"{RECOVERY:g} of those of train")
+    draft.choose("prune.epochs", trained.epochs, "as many as in train")
     draft.choose("prune.steps", 1, "one cut, and all the training after it")
     draft.choose("prune.batch_size", trained.batch_size, "as in train")
     for key in AS_IN_TRAIN:
