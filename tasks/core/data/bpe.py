@@ -19,11 +19,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 LEAST_TIMES = 2  # that two tokens stand side by side, or they are not joined
 BATCH = 256  # texts that are encoded at once
 
-RULES = [
-    "ingest.tokens: bpe: letters are made small; the tokens are byte pairs, learned from the texts for training; a model takes "
-    "their numbers, and carries the tokenizer in its metadata.",
-]
-
 
 def learned(texts: Iterable[str], vocabulary: int) -> str:
     """A tokenizer of at most so many tokens, as JSON of the library tokenizers; the same for the same texts."""
@@ -42,7 +37,7 @@ def learned(texts: Iterable[str], vocabulary: int) -> str:
 
 
 class BytePairs:
-    """What makes tokens of texts.
+    """What makes tokens of texts, an `Encoder`.
 
     Args:
         described: what `learned` returns.
@@ -78,12 +73,16 @@ class BytePairs:
     def _encoded(self, texts: list[str]) -> list[npt.NDArray[np.uint32]]:
         return [np.array(e.ids, np.uint32) + np.uint32(1) for e in self._tokenizer.encode_batch_fast(texts)]
 
-    def names(self) -> dict[int, str]:
-        """The tokens, each as it is read alone."""
+    def names(self, _: npt.NDArray[np.object_] | None = None) -> dict[int, str]:
+        """All tokens, each as it is read alone."""
         return {
             number + 1: self._tokenizer.decode([number]).strip()
             for number in self._tokenizer.get_vocab().values()
         }
+
+    def ending_with(self, ends: tuple[str, ...]) -> list[int]:
+        """The tokens that end with one of these characters, ascending."""
+        return sorted(token for token, name in self.names().items() if name.endswith(ends))
 
     def read(self, tokens: npt.NDArray[np.uint32]) -> str:
         """The text, in small letters and without blanks around it, that these are the tokens of."""

@@ -176,16 +176,24 @@ def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _rows_of(keys: list[int]) -> list[onnx.AttributeProto]:
+    """Of a LabelEncoder that gives 1 + where a key is in these, and 0 where it is not. As tensors of numbers, not of bytes:
+    these take as many bytes as they have digits, five a key, and lists one more for each number."""
+    given = {"keys_tensor": keys, "values_tensor": list(range(1, len(keys) + 1))}
+    tensors = {
+        name: helper.make_tensor(name, TensorProto.INT64, [len(keys)], numbers)
+        for name, numbers in given.items()
+    }
+    return [helper.make_attribute(name, value) for name, value in {**tensors, "default_int64": 0}.items()]
+
+
 def _filled(model: onnx.ModelProto, folded: nn.Module) -> onnx.ModelProto:
     """`model` with the weights of `folded`: its layers have the names of the graph's initializers."""
     graph, state = model.graph, folded.state_dict()
     for node in graph.node:
         if node.op_type == "LabelEncoder":
-            keys = state[node.name].tolist()
             del node.attribute[:]
-            for name, value in {"keys": keys, "values": range(1, len(keys) + 1)}.items():
-                node.attribute.append(helper.make_attribute(f"{name}_int64s", list(value)))
-            node.attribute.append(helper.make_attribute("default_int64", 0))
+            node.attribute.extend(_rows_of(state[node.name].tolist()))
         layer, _, kind = node.input[1].rpartition(".") if node.op_type in WEIGHTED else ("", "", "")
         if kind != "weight" or f"{layer}.weight" not in state:
             continue
