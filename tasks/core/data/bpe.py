@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from tasks.core.data.texts import LEAST_TOKENS
+
 # Latency is promised of one thread; and the library's threads do not survive the fork that loads data.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -63,9 +65,9 @@ class BytePairs:
             yield np.concatenate(found), np.array([len(tokens) for tokens in found], np.int64)
 
     def padded(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        """tokens_NL, at least two wide, which is what the smallest networks ask for."""
+        """tokens_NL, at least LEAST_TOKENS wide."""
         found = self._encoded(list(texts))
-        tokens_NL = np.zeros((len(found), max([2, *(len(tokens) for tokens in found)])), np.int64)
+        tokens_NL = np.zeros((len(found), max([LEAST_TOKENS, *(len(tokens) for tokens in found)])), np.int64)
         for row_L, tokens in zip(tokens_NL, found, strict=True):
             row_L[: len(tokens)] = tokens
         return tokens_NL

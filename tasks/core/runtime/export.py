@@ -18,6 +18,7 @@ from torch.fx.experimental.optimization import fuse
 from tasks.core.common.errors import StageFailed
 from tasks.core.data.dataset import Dataset
 from tasks.core.data.inputs import Input, TextInput
+from tasks.core.data.texts import LEAST_TOKENS
 from tasks.core.models.saved import mac_count, parameter_count, removed_blocks
 from tasks.core.runtime.branches import bypass, drop_unused
 from tasks.core.runtime.graphs import INPUT, OPSET, network_input, take_raw, to_bytes
@@ -75,7 +76,7 @@ KEYS = ".keys"  # how the name of a lookup ends: that of its table, and so
 
 def _dynamic(given: Input) -> dict[int, Any]:
     """The axes of the input that may have any length."""
-    texts = {1: torch.export.Dim("L", min=2)} if isinstance(given, TextInput) else {}
+    texts = {1: torch.export.Dim("L", min=LEAST_TOKENS)} if isinstance(given, TextInput) else {}
     return {0: torch.export.Dim("N"), **texts}
 
 
