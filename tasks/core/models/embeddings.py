@@ -6,6 +6,7 @@ V: words, D: numbers of a row here, E: of an embedding there.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -105,4 +106,4 @@ def _principal(weight_VE: Tensor, width: int) -> Tensor:
     if weight_VE.shape[1] <= width:
         return weight_VE
     _, axes_EE = torch.linalg.eigh(weight_VE.T.double() @ weight_VE.double())
-    return weight_VE @ axes_EE.flip(1)[:, :width].float()
+    return cast(Tensor, weight_VE @ axes_EE.flip(1)[:, :width].float())
