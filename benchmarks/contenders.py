@@ -20,7 +20,8 @@ from onnx import helper, numpy_helper
 from peers import INPUT
 
 from tasks.core.common.errors import BadInput
-from tasks.core.runtime.session import EVAL_BATCH, predict, session
+from tasks.core.data.parts import parts
+from tasks.core.runtime.session import predict, session
 
 OPENVINO = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
 # What an operator with weights is called in a graph that ONNX Runtime has optimized, or OpenVINO compiled.
@@ -90,8 +91,8 @@ class OpenVinoModel:
 
     def predict(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         compiled = self._compile((-1, *images_NHWC.shape[1:]))
-        parts = (images_NHWC[i : i + EVAL_BATCH] for i in range(0, len(images_NHWC), EVAL_BATCH))
-        return np.concatenate([compiled(np.ascontiguousarray(part))[0].copy() for part in parts])
+        some = (np.ascontiguousarray(images_NHWC[rows_n]) for rows_n in parts(len(images_NHWC)))
+        return np.concatenate([compiled(part)[0].copy() for part in some])
 
     def call(self, images_NHWC: NDArray[np.uint8]) -> Callable[[], object]:
         request = self._compile(images_NHWC.shape).create_infer_request()

@@ -18,12 +18,13 @@ from tasks.core.config.params_file import load_section
 from tasks.core.evaluation.candidates import DENSE_NETWORK, DENSE_WEIGHTS
 
 WEIGHTS, NETWORK, TRIALS = "model.safetensors", "model.json", "trials.csv"
+EMBEDDINGS = "embeddings.safetensors"  # of words by their hashes
 TEACHER = "teacher"  # a folder, with a network as stage train writes it
 
 
 def start(params: StartParams, settings: Path, out: Path) -> None:
-    """Write start.json, model.safetensors unless weights are random, teacher/ if there is one, and trials.csv if there is an
-    earlier search.
+    """Write start.json, model.safetensors or embeddings.safetensors unless weights are random, teacher/ if there is one, and
+    trials.csv if there is an earlier search.
 
     Args:
         settings: params.yaml, whose section `train` names the network that pretrained weights are for.
@@ -39,13 +40,12 @@ def start(params: StartParams, settings: Path, out: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             _copy(_registered("start.weights", params.weights, DENSE_WEIGHTS, Path(folder)), out / WEIGHTS)
     elif params.weights != "random":
-        path = Path(params.weights)
-        _copy(path / WEIGHTS if path.is_dir() else path, out / WEIGHTS)
+        _from_disk(Path(params.weights), out)
     if params.teacher is not None:
         _teacher(params.teacher, out / TEACHER)
     if params.trials is not None:
         _trials(Path(params.trials), out / TRIALS)
-    digests = {name: _digest(out / name) for name in (WEIGHTS, f"{TEACHER}/{WEIGHTS}", TRIALS)}
+    digests = {name: _digest(out / name) for name in (WEIGHTS, EMBEDDINGS, f"{TEACHER}/{WEIGHTS}", TRIALS)}
     write_json(out / "start.json", {**params.model_dump(), "sha256": digests})
     teacher = f", teacher {params.teacher}" if params.teacher else ""
     print(f"start: weights {params.weights}{teacher}, trials {params.trials or 'none'}")
@@ -63,6 +63,18 @@ def _trials(path: Path, out: Path) -> None:
     if not {"state", "value"} <= set(text.partition("\n")[0].split(",")):
         raise BadInput(f"start.trials: {path}: not a trials.csv of tune: no columns state and value")
     write_text(out, text)
+
+
+def _from_disk(path: Path, out: Path) -> None:
+    """The weights of a network; or of words, where they come with a tokenizer."""
+    from tasks.core.models.embeddings import is_embeddings, read_embeddings
+
+    if is_embeddings(path):
+        from safetensors.torch import save_file
+
+        save_file(read_embeddings(path), out / EMBEDDINGS)
+    else:
+        _copy(path / WEIGHTS if path.is_dir() else path, out / WEIGHTS)
 
 
 def _copy(path: Path, out: Path) -> None:

@@ -69,22 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     run = add(
         "run", commands.run, "bring every stage up to date, register the selected model, show the candidates"
     )
-    run.add_argument(
-        "-S", "--set-param", action="append", default=[], metavar="[FILE:]KEY=VALUE",
-        help="change params.yaml first, as dvc exp run -S does; can be repeated",
-    )  # fmt: skip
-    run.add_argument(
-        "--budget", choices=["quick", "normal", "thorough"],
-        help="compute for what is auto in params.yaml: about 4, 25 or 60 minutes on two cores; stays set",
-    )  # fmt: skip
-    run.add_argument("-f", "--force", action="store_true", help="run every stage, changed or not")
-    run.add_argument(
-        "--retries", type=_count, default=1, metavar="N",
-        help="how often a stage that was killed is tried again (default: %(default)s)",
-    )  # fmt: skip
-    run.add_argument(
-        "--timeout", type=float, default=0, metavar="SECONDS", help="end a stage that takes longer"
-    )
+    _run_options(run)
     add(
         "ablate",
         commands.ablate,
@@ -101,13 +86,49 @@ def _parser() -> argparse.ArgumentParser:
     predict = add(
         "predict", commands.predict, "labels and probabilities of images or texts, from a selected model"
     )
+    _predict_options(predict)
+    check = add("check", commands.check, "whether a model does on this machine what was promised of it")
+    _check_options(check)
+    params = add("params", commands.params, "every key of params.yaml: its type, default and value")
+    status = add("status", commands.status, "what would run, and what the last run selected")
+    for sub in (predict, check, params, status):
+        sub.add_argument("--json", action="store_true", help="print JSON")
+    add("deploy", commands.deploy, "register the deployments of prefect.yaml, schedules included")
+    ui = add("ui", commands.ui, "serve Prefect's and MLflow's pages on this machine")
+    for name, port in (("prefect", settings.PREFECT_PORT), ("mlflow", settings.MLFLOW_PORT)):
+        ui.add_argument(f"--{name}-port", type=int, default=port, metavar="PORT", help="default: %(default)s")
+    return parser
+
+
+def _run_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument(
+        "-S", "--set-param", action="append", default=[], metavar="[FILE:]KEY=VALUE",
+        help="change params.yaml first, as dvc exp run -S does; can be repeated",
+    )  # fmt: skip
+    run.add_argument(
+        "--budget", choices=["quick", "normal", "thorough"],
+        help="compute for what is auto in params.yaml: about 4, 25 or 60 minutes on two cores; stays set",
+    )  # fmt: skip
+    run.add_argument("-f", "--force", action="store_true", help="run every stage, changed or not")
+    run.add_argument(
+        "--retries", type=_count, default=1, metavar="N",
+        help="how often a stage that was killed is tried again (default: %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--timeout", type=float, default=0, metavar="SECONDS", help="end a stage that takes longer"
+    )
+
+
+def _predict_options(predict: argparse.ArgumentParser) -> None:
     predict.add_argument(
         "model", metavar="MODEL",
         help="model.onnx, with labels.json beside it, or models:/NAME@champion in MLflow's registry",
     )  # fmt: skip
     predict.add_argument("given", nargs="*", metavar="IMAGE|TEXT", help="image files, or texts in quotes")
     predict.add_argument("--file", type=Path, metavar="FILE", help="of texts, one a line")
-    check = add("check", commands.check, "whether a model does on this machine what was promised of it")
+
+
+def _check_options(check: argparse.ArgumentParser) -> None:
     check.add_argument(
         "model", metavar="MODEL",
         help="model.onnx, with what stage select wrote beside it, or models:/NAME@champion in MLflow's registry",
@@ -118,15 +139,6 @@ def _parser() -> argparse.ArgumentParser:
         "model, one image on one thread, is at least 80 % of the promised one. Exits with 0 if both hold, "
         "with 1 otherwise."
     )
-    params = add("params", commands.params, "every key of params.yaml: its type, default and value")
-    status = add("status", commands.status, "what would run, and what the last run selected")
-    for sub in (predict, check, params, status):
-        sub.add_argument("--json", action="store_true", help="print JSON")
-    add("deploy", commands.deploy, "register the deployments of prefect.yaml, schedules included")
-    ui = add("ui", commands.ui, "serve Prefect's and MLflow's pages on this machine")
-    for name, port in (("prefect", settings.PREFECT_PORT), ("mlflow", settings.MLFLOW_PORT)):
-        ui.add_argument(f"--{name}-port", type=int, default=port, metavar="PORT", help="default: %(default)s")
-    return parser
 
 
 class _Version(argparse.Action):

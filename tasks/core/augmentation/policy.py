@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.core.augmentation.sentences import sentence_ends
 from tasks.core.augmentation.synonyms import synonyms_of
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import AugmentParams
 from tasks.core.data.dataset import Dataset
+from tasks.core.data.encoders import encoder_of
 from tasks.core.data.inputs import ImageInput, TextInput
 from tasks.core.data.texts import Texts
 
 COLOUR_ONLY = ("saturation", "hue", "permute_channels")
-
-
+SENTENCE_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u061f", "\u0964")
 OF_WORDS = ("synonyms", "insert")
 OF_TEXTS = ("synonyms", "insert", "swap", "delete", "shuffle_sentences", "token_dropout")
 
@@ -41,7 +40,7 @@ def _of_texts(params: AugmentParams, given: TextInput, texts: Any) -> dict[str, 
     return {
         "longest": given.longest,
         "typical": given.typical,
-        "sentence_ends": sentence_ends(given),
+        "sentence_ends": encoder_of(given).ending_with(SENTENCE_ENDS),
         "operations": {name: {"share": share} for name, share in shares.items() if share},
         "synonyms": synonyms_of(texts) if params.synonyms or params.insert else {},
         "left_out": {},

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tasks.core.augmentation.texts import UNKNOWN, TextAugment
 from tasks.core.data.dataset import Split
+from tasks.core.data.encoders import encoder_of
 from tasks.core.data.inputs import TextInput
-from tasks.core.data.tokens import hashes_of, words_of
+from tasks.core.data.tokens import hashes_of
 
 TEXTS, LONGEST = 4, 40  # that are shown, of so many tokens at most
 UNSEEN = "\u2588"  # stands for a word that became unknown
@@ -32,7 +32,7 @@ def changed_texts(
     some = train.taken(rows)
     assert some.tokens_N is not None
     tokens_NL = torch.from_numpy(np.asarray(some.tokens_N)[:, :LONGEST])
-    words = _names(given, np.asarray(some.raw_N))
+    words = encoder_of(given).names(np.asarray(some.raw_N))
     others = sorted({word for of_word in policy["synonyms"].values() for word in of_word})
     words |= {hashed: word for word, hashed in hashes_of(others).items()}
     on = policy["operations"]
@@ -47,15 +47,6 @@ def changed_texts(
         changed_NL, _ = TextAugment(alone)(tokens_NL, torch.zeros(len(rows), dtype=torch.int64), draws, 1)
         made.append({"name": name.replace("_", " "), "gave": gave, "texts": _sentences(changed_NL, words)})
     return made
-
-
-def _names(given: TextInput, texts_N: NDArray[np.object_]) -> dict[int, str]:
-    """The tokens of these texts as they are read."""
-    if given.tokenizer is None:
-        return words_of(texts_N, given.longest)
-    from tasks.core.data.bpe import BytePairs  # with a library that words do not need
-
-    return BytePairs(given.tokenizer, given.longest).names()
 
 
 def _sentences(tokens_NL: torch.Tensor, words: dict[int, str]) -> list[str]:

@@ -138,7 +138,7 @@ class StartParams(Params):
     """What training starts from."""
 
     weights: Annotated[str, Field(min_length=1), AUTO] = "random"
-    """random; pretrained: published for train.arch; a .safetensors file, a folder with one; models:/NAME@champion"""
+    """random; pretrained: published for train.arch; a .safetensors file, a folder with one; of texts also a folder of static embeddings, as model2vec writes it; models:/NAME@champion"""
     teacher: str | None = Field(default=None, min_length=1)
     """a network of any architecture that the dense one learns from, too, of the same examples: data/train of another run, or models:/NAME@champion; none: none"""
     trials: str | None = Field(default=None, min_length=1)

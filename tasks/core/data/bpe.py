@@ -13,16 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from tasks.core.data.texts import LEAST_TOKENS
+
 # Latency is promised of one thread; and the library's threads do not survive the fork that loads data.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 LEAST_TIMES = 2  # that two tokens stand side by side, or they are not joined
 BATCH = 256  # texts that are encoded at once
-
-RULES = [
-    "ingest.tokens: bpe: letters are made small; the tokens are byte pairs, learned from the texts for training; a model takes "
-    "their numbers, and carries the tokenizer in its metadata.",
-]
 
 
 def learned(texts: Iterable[str], vocabulary: int) -> str:
@@ -42,7 +39,7 @@ def learned(texts: Iterable[str], vocabulary: int) -> str:
 
 
 class BytePairs:
-    """What makes tokens of texts.
+    """What makes tokens of texts, an `Encoder`.
 
     Args:
         described: what `learned` returns.
@@ -68,9 +65,9 @@ class BytePairs:
             yield np.concatenate(found), np.array([len(tokens) for tokens in found], np.int64)
 
     def padded(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        """tokens_NL, at least two wide, which is what the smallest networks ask for."""
+        """tokens_NL, at least LEAST_TOKENS wide."""
         found = self._encoded(list(texts))
-        tokens_NL = np.zeros((len(found), max([2, *(len(tokens) for tokens in found)])), np.int64)
+        tokens_NL = np.zeros((len(found), max([LEAST_TOKENS, *(len(tokens) for tokens in found)])), np.int64)
         for row_L, tokens in zip(tokens_NL, found, strict=True):
             row_L[: len(tokens)] = tokens
         return tokens_NL
@@ -78,12 +75,16 @@ class BytePairs:
     def _encoded(self, texts: list[str]) -> list[npt.NDArray[np.uint32]]:
         return [np.array(e.ids, np.uint32) + np.uint32(1) for e in self._tokenizer.encode_batch_fast(texts)]
 
-    def names(self) -> dict[int, str]:
-        """The tokens, each as it is read alone."""
+    def names(self, _: npt.NDArray[np.object_] | None = None) -> dict[int, str]:
+        """All tokens, each as it is read alone."""
         return {
             number + 1: self._tokenizer.decode([number]).strip()
             for number in self._tokenizer.get_vocab().values()
         }
+
+    def ending_with(self, ends: tuple[str, ...]) -> list[int]:
+        """The tokens that end with one of these characters, ascending."""
+        return sorted(token for token, name in self.names().items() if name.endswith(ends))
 
     def read(self, tokens: npt.NDArray[np.uint32]) -> str:
         """The text, in small letters and without blanks around it, that these are the tokens of."""

@@ -9,9 +9,8 @@ import hashlib
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,16 +20,16 @@ import numpy.typing as npt
 from tasks.core.common.errors import BadInput
 from tasks.core.common.files import write_text
 from tasks.core.config.params import IngestParams
-from tasks.core.data import bpe, documents, near_texts, packing, tokens
+from tasks.core.data import documents, encoders, near_texts, packing
 from tasks.core.data.dataset import TOKENIZER_FILE
+from tasks.core.data.encoders import Encoder, encoder_of
 from tasks.core.data.groups import numbered
+from tasks.core.data.inputs import TextInput
 from tasks.core.data.near import Near
 from tasks.core.data.samples import Samples, Written
 from tasks.core.data.sources import SPLIT_NAMES, SPLITS, TRAIN, LeftOut, check_classes, show
 from tasks.core.data.texts import Texts, Tokens
 
-# From texts to their tokens, end to end, and how many each has, some texts at a time.
-Encode = Callable[[npt.NDArray[np.object_]], Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]]]
 LONGEST_CHARACTERS = 50_000  # of a text that are kept
 LONGEST_TOKENS, SHARE = 256, 0.99  # that max_tokens: auto keeps at most, and of so many of the texts all
 STEP = 8  # that number is a multiple of
@@ -52,7 +51,7 @@ class TextSamples(Samples):
     noun: ClassVar[str] = "texts"
     one: ClassVar[str] = "a text"
     alike: ClassVar[str] = "words"
-    general: ClassVar[list[str]] = [*RULES, *tokens.RULES, *bpe.RULES, *packing.RULES[1:], *near_texts.RULES]
+    general: ClassVar[list[str]] = [*RULES, *encoders.RULES, *packing.RULES[1:], *near_texts.RULES]
 
     ends_N: npt.NDArray[np.int64]
     scratch: Path
@@ -70,17 +69,16 @@ class TextSamples(Samples):
         """As `Samples.pack`: of each split the texts, where each ends, and their tokens likewise."""
         most = LONGEST_TOKENS if self.max_tokens == "auto" else int(self.max_tokens)
         total = hashlib.sha256()
-        if self.bpe_vocabulary is None:
-            encode: Encode = partial(tokens.tokens_of, tokens.tokenizer(most))
-        else:
+        described = None
+        if self.bpe_vocabulary is not None:
             described = self._learned(self.bpe_vocabulary)
             write_text(out / TOKENIZER_FILE, described)
             total.update(described.encode())
-            encode = bpe.BytePairs(described, most).tokens_of
+        encoder = encoder_of(TextInput(most, most, described))
         packed: dict[str, Tokens] = {}
         for split, name in enumerate(SPLITS):
             rows = np.flatnonzero(self.places_N == split)
-            packed[name] = _write_texts(self.texts[rows], out / f"{name}_texts", encode, total, step)
+            packed[name] = _write_texts(self.texts[rows], out / f"{name}_texts", encoder, total, step)
             labels = self.labels_N[rows].astype(np.int64)
             total.update(f"{name} {len(rows)}\n".encode() + labels.tobytes())
             np.save(out / f"{name}_labels.npy", labels)
@@ -103,9 +101,11 @@ class TextSamples(Samples):
 
     def _learned(self, vocabulary: int) -> str:
         """Byte pairs of the texts for training, some of them at a time."""
+        from tasks.core.data.bpe import learned  # with a library that words do not need
+
         texts = self.texts[np.flatnonzero(self.places_N == TRAIN)]
         pieces = (texts[start : start + documents.PIECE] for start in range(0, len(texts), documents.PIECE))
-        return bpe.learned((text for piece in pieces for text in np.asarray(piece)), vocabulary)
+        return learned((text for piece in pieces for text in np.asarray(piece)), vocabulary)
 
     def _longest(self, train: Tokens) -> int:
         if self.max_tokens != "auto":
@@ -128,7 +128,7 @@ class TextSamples(Samples):
 def _write_texts(
     texts: Texts,
     path: Path,
-    encode: Encode,
+    encoder: Encoder,
     total: hashlib._Hash,
     step: Callable[[int], None],
 ) -> Tokens:
@@ -142,7 +142,7 @@ def _write_texts(
             for text in some_N:
                 file.write(text.encode())
                 total.update(text.encode())
-            for hashes, counts in encode(some_N):
+            for hashes, counts in encoder.tokens_of(some_N):
                 flat.append(hashes)
                 lengths.append(counts)
                 step(len(counts))

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+LEAST_TOKENS = 2  # of the longest text of a batch: a graph of fewer is traced as one for that length alone
 Rows = npt.NDArray[np.intp] | npt.NDArray[np.bool_] | slice
 
 

@@ -31,11 +31,6 @@ SPACED = "".join(
 TOKEN = rf"[{SPACED}\pM]+|\pN+|[^\s\pZ\pC\pN\pM{SPACED}]"  # RE2
 BATCH = 256  # texts that are hashed at once
 
-RULES = [
-    "ASCII letters are made small; a token is a run of letters, a run of digits, or any other single character that is to be "
-    "seen; Chinese characters, kana and Thai letters are tokens one by one.",
-]
-
 
 def hashing(text: str, tokens: str, longest: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Nodes from strings [N] to int64 [N, L], and their constants.
@@ -66,9 +61,36 @@ def hashing(text: str, tokens: str, longest: int) -> tuple[list[onnx.NodeProto],
     return nodes, [numpy_helper.from_array(np.array([v], np.int64), name) for name, v in values.items()]
 
 
-def tokenizer(longest: int) -> onnxruntime.InferenceSession:
-    """From strings to their tokens, as `hashing` has them."""
-    return _session(_tokenizer(longest))
+class Words:
+    """From texts to the hashes of their tokens, as `hashing` has them, an `Encoder`.
+
+    Args:
+        longest: tokens that are kept of a text.
+    """
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._run = _session(_tokenizer(longest))
+
+    def tokens_of(
+        self, texts_N: npt.NDArray[np.object_]
+    ) -> Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]]:
+        """The tokens of BATCH texts, end to end, and how many each has."""
+        for start in range(0, len(texts_N), BATCH):
+            (tokens_NL,) = self._run.run(None, {"text": texts_N[start : start + BATCH]})
+            last_NL = np.where(tokens_NL != 0, np.arange(1, tokens_NL.shape[1] + 1), 0)
+            lengths_N = last_NL.max(1, initial=0)
+            kept_NL = np.arange(tokens_NL.shape[1]) < lengths_N[:, None]
+            yield tokens_NL[kept_NL].astype(np.uint32), lengths_N.astype(np.int64)
+
+    def names(self, texts_N: npt.NDArray[np.object_]) -> dict[int, str]:
+        """The tokens of these texts by their hashes."""
+        hashes_NL, words_NL = _hashes_and_words(texts_N, self._longest)
+        return dict(zip(hashes_NL.ravel().tolist(), words_NL.ravel().tolist(), strict=True))
+
+    def ending_with(self, ends: tuple[str, ...]) -> list[int]:
+        """Those that are such a character: no other holds one."""
+        return sorted(hashes_of(ends).values())
 
 
 def _tokenizer(longest: int) -> onnx.ModelProto:
@@ -89,24 +111,6 @@ def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-
-
-def tokens_of(
-    run: onnxruntime.InferenceSession, texts_N: npt.NDArray[np.object_]
-) -> Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]]:
-    """The tokens of BATCH texts, end to end, and how many each has."""
-    for start in range(0, len(texts_N), BATCH):
-        (tokens_NL,) = run.run(None, {"text": texts_N[start : start + BATCH]})
-        last_NL = np.where(tokens_NL != 0, np.arange(1, tokens_NL.shape[1] + 1), 0)
-        lengths_N = last_NL.max(1, initial=0)
-        kept_NL = np.arange(tokens_NL.shape[1]) < lengths_N[:, None]
-        yield tokens_NL[kept_NL].astype(np.uint32), lengths_N.astype(np.int64)
-
-
-def words_of(texts_N: npt.NDArray[np.object_], longest: int) -> dict[int, str]:
-    """The tokens of these texts by their hashes."""
-    hashes_NL, words_NL = _hashes_and_words(texts_N, longest)
-    return dict(zip(hashes_NL.ravel().tolist(), words_NL.ravel().tolist(), strict=True))
 
 
 def split_words(texts_N: npt.NDArray[np.object_], longest: int) -> list[list[str]]:
@@ -130,5 +134,5 @@ def hashes_of(words: Sequence[str]) -> dict[str, int]:
     """Of words that are one token each."""
     if not words:
         return {}
-    (tokens_N1,) = tokenizer(1).run(None, {"text": np.array(words, object)})
+    (tokens_N1,) = _session(_tokenizer(1)).run(None, {"text": np.array(words, object)})
     return dict(zip(words, tokens_N1[:, 0].tolist(), strict=True))

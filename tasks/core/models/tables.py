@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 from tasks.core.data.texts import Tokens
 
-# The key of two tokens is FACTOR times the first and the second: below 2 ** 61, and hardly ever the same for others.
+# The key of two tokens is FACTOR times the first and the second, of which KEY_MASK keeps 35 bits: hardly ever the same for
+# others (of a pair that no row stands for, once in 700,000 where there are 50,000), and five bytes of a model's file.
 FACTOR = 0x1E3779B1
+KEY_MASK = (1 << 35) - 1
 SPREAD = 0.1  # of a new table's numbers
 LEAST_TIMES = 2  # that the texts for training hold a run, or it has no row
 
@@ -88,7 +90,7 @@ def pairs(tokens_NL: Tensor) -> Tensor:
     """The keys of each two tokens that follow each other, the last one with nothing among them: [N, L]. Behind a text stand
     zeros, also where it is the longest."""
     following_NL = F.pad(tokens_NL[:, 1:], (0, 1))
-    return tokens_NL * FACTOR + following_NL
+    return (tokens_NL * FACTOR + following_NL) & KEY_MASK
 
 
 def most_frequent(tokens: Tokens, runs: int, rows: int) -> npt.NDArray[np.int64]:
@@ -99,7 +101,7 @@ def most_frequent(tokens: Tokens, runs: int, rows: int) -> npt.NDArray[np.int64]
         following = np.append(flat[1:], 0)
         ends = np.cumsum(tokens.lengths_N[tokens.lengths_N > 0]) - 1
         following[ends] = 0
-        keys.append(flat * FACTOR + following)
+        keys.append((flat * FACTOR + following) & KEY_MASK)
     found, times = np.unique(np.concatenate(keys), return_counts=True)
     kept = np.flatnonzero((times >= LEAST_TIMES) & (found != 0))
     if not len(kept):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tasks.core.common.errors import BadInput
 from tasks.core.models.architectures import NETWORK
+from tasks.core.models.embeddings import take_embeddings
 from tasks.core.models.tables import Table
 
 BEHIND = f"{NETWORK}."
@@ -32,8 +33,11 @@ class Taken:
 
 
 def begin(model: nn.Module, start: Path, vocabulary: int) -> Taken | None:
-    """Give `model` the weights that the stage start found; None where it found none. See `take_over`."""
-    weights = start / "model.safetensors"
+    """Give `model` the weights that the stage start found; None where it found none. See `take_over`, and `take_embeddings`."""
+    weights, words = start / "model.safetensors", start / "embeddings.safetensors"
+    if words.exists():
+        found = load_file(words)
+        return Taken(0, take_embeddings(model, found["keys"], found["weight"]), [])
     return take_over(model, load_file(weights), vocabulary) if weights.exists() else None
 
 

@@ -38,7 +38,7 @@ def _max_pool(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
 
 
 def _label_encoder(inputs: list[Tensor], attributes: dict[str, Any]) -> Tensor:
-    keys_V = torch.tensor(attributes["keys_int64s"], device=inputs[0].device)
+    keys_V = torch.tensor(attributes["keys_tensor"].int64_data, device=inputs[0].device)
     return cast(Tensor, torch.ops.modelpress.lookup(keys_V, inputs[0]))
 
 
@@ -80,6 +80,7 @@ def _split(inputs: list[Tensor], attributes: dict[str, Any]) -> tuple[Tensor, ..
 _TYPES = {TensorProto.FLOAT: torch.float32, TensorProto.INT64: torch.int64}
 OPERATORS: dict[str, Callable[[list[Tensor], dict[str, Any]], Tensor | tuple[Tensor, ...]]] = {
     # Of texts: what finds the rows of words, and what is done with them.
+    "BitwiseAnd": lambda inputs, _: inputs[0] & inputs[1],
     "Cast": lambda inputs, attributes: inputs[0].to(_TYPES[attributes["to"]]),
     "Concat": lambda inputs, attributes: torch.cat(inputs, attributes["axis"]),
     "Cos": lambda inputs, _: inputs[0].cos(),

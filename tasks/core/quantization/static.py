@@ -33,6 +33,7 @@ from scipy.special import log_softmax
 
 from tasks.core.common.errors import StageFailed
 from tasks.core.data.inputs import ImageInput, Input
+from tasks.core.data.texts import LEAST_TOKENS
 from tasks.core.runtime.graphs import INPUT, network_input, side_of
 from tasks.core.runtime.session import session
 from tasks.core.runtime.weights import WEIGHTED
@@ -77,8 +78,16 @@ def _graph_input(model: onnx.ModelProto, x_N: Any, given: Input) -> NDArray[Any]
 
 
 def batches(x: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Parts of it, small enough for a whole graph of tensors to stay in memory."""
-    return (x[i : i + CALIBRATION_BATCH] for i in range(0, len(x), CALIBRATION_BATCH))
+    """Parts of it, small enough for a whole graph of tensors to stay in memory; texts by length, each part as long as its
+    longest: means and ranges are of texts, not of what is behind them."""
+    if x.dtype != np.int64:
+        yield from (x[i : i + CALIBRATION_BATCH] for i in range(0, len(x), CALIBRATION_BATCH))
+        return
+    lengths_N = np.where(x != 0, np.arange(1, x.shape[1] + 1), 0).max(1, initial=0)
+    order = np.argsort(lengths_N, kind="stable")
+    for i in range(0, len(x), CALIBRATION_BATCH):
+        rows = order[i : i + CALIBRATION_BATCH]
+        yield x[rows, : max(LEAST_TOKENS, lengths_N[rows[-1]])]
 
 
 class _Examples(CalibrationDataReader):  # type: ignore[misc]

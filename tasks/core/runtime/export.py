@@ -18,6 +18,7 @@ from torch.fx.experimental.optimization import fuse
 from tasks.core.common.errors import StageFailed
 from tasks.core.data.dataset import Dataset
 from tasks.core.data.inputs import Input, TextInput
+from tasks.core.data.texts import LEAST_TOKENS
 from tasks.core.models.saved import mac_count, parameter_count, removed_blocks
 from tasks.core.runtime.branches import bypass, drop_unused
 from tasks.core.runtime.graphs import INPUT, OPSET, network_input, take_raw, to_bytes
@@ -75,7 +76,7 @@ KEYS = ".keys"  # how the name of a lookup ends: that of its table, and so
 
 def _dynamic(given: Input) -> dict[int, Any]:
     """The axes of the input that may have any length."""
-    texts = {1: torch.export.Dim("L", min=2)} if isinstance(given, TextInput) else {}
+    texts = {1: torch.export.Dim("L", min=LEAST_TOKENS)} if isinstance(given, TextInput) else {}
     return {0: torch.export.Dim("N"), **texts}
 
 
@@ -176,16 +177,24 @@ def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _rows_of(keys: list[int]) -> list[onnx.AttributeProto]:
+    """Of a LabelEncoder that gives 1 + where a key is in these, and 0 where it is not. As tensors of numbers, not of bytes:
+    these take as many bytes as they have digits, five a key, and lists one more for each number."""
+    given = {"keys_tensor": keys, "values_tensor": list(range(1, len(keys) + 1))}
+    tensors = {
+        name: helper.make_tensor(name, TensorProto.INT64, [len(keys)], numbers)
+        for name, numbers in given.items()
+    }
+    return [helper.make_attribute(name, value) for name, value in {**tensors, "default_int64": 0}.items()]
+
+
 def _filled(model: onnx.ModelProto, folded: nn.Module) -> onnx.ModelProto:
     """`model` with the weights of `folded`: its layers have the names of the graph's initializers."""
     graph, state = model.graph, folded.state_dict()
     for node in graph.node:
         if node.op_type == "LabelEncoder":
-            keys = state[node.name].tolist()
             del node.attribute[:]
-            for name, value in {"keys": keys, "values": range(1, len(keys) + 1)}.items():
-                node.attribute.append(helper.make_attribute(f"{name}_int64s", list(value)))
-            node.attribute.append(helper.make_attribute("default_int64", 0))
+            node.attribute.extend(_rows_of(state[node.name].tolist()))
         layer, _, kind = node.input[1].rpartition(".") if node.op_type in WEIGHTED else ("", "", "")
         if kind != "weight" or f"{layer}.weight" not in state:
             continue

@@ -28,6 +28,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from tasks.core.common.errors import BadInput
+from tasks.core.data.parts import parts
 from tasks.core.data.texts import Texts
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 Raw = NDArray[Any] | Texts  # what a file takes: images, or texts
 REFUSALS = (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException)
-EVAL_BATCH = 500
 # Metadata of a file that takes tokens: what makes them, in JSON of the library tokenizers, and how many it takes of a text.
 TOKENIZER, LONGEST = "tokenizer", "longest"
 SOME_TEXT = "a text of some words, as long as many are " * 3
@@ -65,16 +65,15 @@ def session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
 
 
 def predict(run: onnxruntime.InferenceSession, raw_N: Raw) -> NDArray[np.float32]:
-    """logits_NK of all examples, a few hundred at a time, texts with such as are about as long."""
+    """logits_NK of all examples, see `parts`."""
+    sizes_N = None
     if isinstance(raw_N, Texts):
-        order = np.argsort(raw_N.lengths_N, kind="stable")
+        sizes_N = raw_N.lengths_N
     elif raw_N.dtype == object:
-        order = np.argsort([len(text) for text in raw_N], kind="stable")
-    else:
-        order = np.arange(len(raw_N))
-    parts = [order[i : i + EVAL_BATCH] for i in range(0, len(order), EVAL_BATCH)]
-    logits = [run.run(None, feed(run, raw_N[rows_n]))[0] for rows_n in parts]
-    return np.concatenate(logits)[np.argsort(order)]
+        sizes_N = np.array([len(text) for text in raw_N])
+    rows = parts(len(raw_N), sizes_N)
+    logits = [run.run(None, feed(run, raw_N[rows_n]))[0] for rows_n in rows]
+    return np.concatenate(logits)[np.argsort(np.concatenate(rows))]
 
 
 def feed(run: onnxruntime.InferenceSession, raw_N: Raw) -> dict[str, NDArray[Any]]:

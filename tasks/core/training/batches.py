@@ -21,7 +21,6 @@ from tasks.core.data.dataset import Split
 from tasks.core.data.inputs import Input
 from tasks.core.training.optimizer import Recipe
 
-EVAL_BATCH = 500  # large enough for full speed, small enough for the caches
 RESIDENT = 0.25  # share of a GPU's free memory that the examples for training may take for good
 UPLOAD_BYTES = 64 << 20  # at once
 AHEAD = 3  # batches that are read while a GPU computes
@@ -99,12 +98,6 @@ def _of_like_size(
     return draws.permutation(np.concatenate(sorted_SN))
 
 
-def parts(split: Split, size: int) -> list[npt.NDArray[np.intp]]:
-    """The rows of all examples, so many at a time: in order, or, where they are not of one size, by size."""
-    order = np.arange(len(split)) if split.sizes_N is None else np.argsort(split.sizes_N, kind="stable")
-    return [order[i : i + size] for i in range(0, len(order), size)]
-
-
 def _uploaded(x_N: npt.NDArray[Any], device: torch.device) -> Tensor:
     """All examples on the device, without all of them being in memory as well."""
     held_N = torch.empty(x_N.shape, dtype=torch.uint8, device=device)
@@ -122,10 +115,16 @@ def to_device(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
 def sample(
     model: nn.Module, split: Split, given: Input, most: int, batch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Whole batches of (x, labels_N), at most so many examples, the same ones each time; one smaller batch if there are fewer."""
+    """Whole batches of (x, labels_N), at most so many examples, the same ones each time; one smaller batch if there are fewer.
+
+    Texts share one with such as are about as long, as when a network learns: what is behind the shorter ones would be most of
+    what statistics are of."""
     device = next(model.parameters()).device
     order = split.drawn(min(most, len(split)), np.random.default_rng(0))
     size = min(batch, len(order))
-    for start in range(0, len(order) - size + 1, size):
+    order = order[: len(order) // size * size]
+    if split.sizes_N is not None:
+        order = order[np.argsort(split.sizes_N[order], kind="stable")]
+    for start in range(0, len(order), size):
         rows = np.sort(order[start : start + size])
         yield given.tensor(to_device(split.x_N[rows], device)), to_device(split.labels_N[rows], device)

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from tasks.core.data.dataset import Split
 from tasks.core.data.inputs import Input
+from tasks.core.data.parts import at_once
 from tasks.core.distributed.exchange import Gather, gathering
 from tasks.core.distributed.world import World
-from tasks.core.training.batches import EVAL_BATCH, sample
+from tasks.core.training.batches import sample
 
 RECALIBRATION_IMAGES = 2000
 
@@ -37,7 +38,7 @@ def recalibrate(model: nn.Module, split: Split, given: Input, images: int = RECA
         norm.reset_running_stats()
         norm.momentum = None  # the cumulative mean
         norm.train()
-    for x_NCHW, _ in sample(model, split, given, images, EVAL_BATCH):
+    for x_NCHW, _ in sample(model, split, given, images, at_once(split.sizes_N)):
         model(x_NCHW)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -26,9 +26,10 @@ from tasks.core.augmentation.augment import Augment
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.data.dataset import Split
 from tasks.core.data.inputs import Input
+from tasks.core.data.parts import parts
 from tasks.core.distributed.world import World, check_divides
 from tasks.core.training import checkpoints
-from tasks.core.training.batches import EVAL_BATCH, TrainingBatches, parts, to_device
+from tasks.core.training.batches import TrainingBatches, to_device
 from tasks.core.training.cuda_graphs import Recorded
 from tasks.core.training.learner import Learner, learning
 from tasks.core.training.memory import within_memory
@@ -129,7 +130,7 @@ def predict(model: nn.Module, split: Split, given: Input) -> Tensor:
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    rows = parts(split, EVAL_BATCH)
+    rows = parts(len(split), split.sizes_N)
     with torch.inference_mode():
         logits = [model(given.tensor(to_device(split.x_N[rows_n], device))).float().cpu() for rows_n in rows]
     model.train(training)

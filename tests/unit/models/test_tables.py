@@ -18,7 +18,7 @@ from tasks.core.config.params import AugmentParams, TrainParams
 from tasks.core.data.dataset import Dataset, Split
 from tasks.core.data.inputs import TextInput
 from tasks.core.data.texts import Texts, Tokens
-from tasks.core.data.tokens import hashes_of, tokenizer, tokens_of
+from tasks.core.data.tokens import Words, hashes_of
 from tasks.core.models.architectures import OF_TEXTS
 from tasks.core.models.saved import load_model, save_model
 from tasks.core.models.spec import Spec
@@ -54,7 +54,7 @@ def sentences(count: int, seed: int) -> tuple[list[str], NDArray[np.int64]]:
 
 def split(count: int, seed: int, longest: int = 24) -> Split:
     texts, labels_N = sentences(count, seed)
-    parts = list(tokens_of(tokenizer(longest), np.array(texts, object)))
+    parts = list(Words(longest).tokens_of(np.array(texts, object)))
     flat, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return Split(Texts.of_strings(texts), labels_N, tokens_N=Tokens.of(flat, np.cumsum(lengths)))
 
@@ -131,6 +131,14 @@ def test_keys_of_pairs_are_those_of_neighbours_and_of_the_last_with_nothing() ->
     assert pairs(tokens_NL).tolist() == [
         [5 * FACTOR + 6, 6 * FACTOR + 7, 7 * FACTOR], [5 * FACTOR, 0, 0],
     ]  # fmt: skip
+
+
+def test_keys_of_pairs_are_five_bytes_long_when_tokens_are_large() -> None:
+    first, second = 2**32 - 1, 2**32 - 9
+    assert pairs(torch.tensor([[first, second]]))[0, 0] == (first * FACTOR + second) % 2**35
+    tokens = Tokens.of(np.array([first, second] * 2, np.uint32), np.array([2, 4]))
+    found = most_frequent(tokens, 2, 10)
+    assert set(found.tolist()) == {first, second, *pairs(torch.tensor([[first, second]]))[0].tolist()}
 
 
 def test_vocabulary_holds_what_stands_in_the_most_places_when_there_is_room_for_few() -> None:
@@ -243,7 +251,7 @@ def test_file_takes_raw_texts_and_computes_what_the_network_does(
     assert figures(network, source.graph, DATASET)["graph_difference"] < 1e-4
     run = session(source.file(source.graph), 1)
     assert [(given.name, given.type) for given in run.get_inputs()] == [("text", "tensor(string)")]
-    parts = list(tokens_of(tokenizer(24), np.array(ODD, object)))
+    parts = list(Words(24).tokens_of(np.array(ODD, object)))
     flat, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     tokens_NL = np.asarray(Tokens.of(flat, np.cumsum(lengths)))
     with torch.inference_mode():

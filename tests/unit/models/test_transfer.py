@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
+from tokenizers import Tokenizer, models
 from torch import nn
 
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import StartParams
 from tasks.core.data.texts import Tokens
+from tasks.core.data.tokens import Words, hashes_of
 from tasks.core.models.architectures import _renamed, build, published
 from tasks.core.models.depth import depth_units, learning_units
 from tasks.core.models.saved import save_model
@@ -72,6 +75,84 @@ def test_rows_of_words_are_taken_over_by_their_keys_when_vocabularies_differ() -
     wider = build(Spec("text_cnn", 16, 0.0, None, 5, rows=100))
     with pytest.raises(BadInput, match="of another network"):
         take_over(wider, learned.state_dict(), 100)
+
+
+def embeddings(folder: Path, pieces: list[str], **more: torch.Tensor) -> Path:
+    """A folder as model2vec writes it: of each piece its number and 1."""
+    tokenizer = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token=pieces[0]))
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    rows = torch.tensor([[float(i), 1.0] for i in range(len(pieces))])
+    save_file({"embeddings": rows, **more}, folder / "model.safetensors")
+    return folder
+
+
+def of_rain_and_snow(width: int) -> nn.Module:
+    model = build(Spec("text_cnn", width, 0.0, None, 5, rows=100))
+    flat, lengths = zip(*Words(9).tokens_of(np.array(["rain snow xyzzy"] * 2, object)), strict=True)
+    adopt(model, Tokens.of(np.concatenate(flat), np.cumsum(np.concatenate(lengths))))
+    return model
+
+
+def test_words_begin_with_their_static_embeddings_when_a_folder_has_them(tmp_path: Path) -> None:
+    pieces = ["[UNK]", "\u2581rain", "\u2581Snow", "\u2581snow", "snow", "\u2581two words"]
+    start_ = found(str(embeddings(tmp_path / "static", pieces)), tmp_path, "text_cnn")
+    model = of_rain_and_snow(3)
+    before = model.get_submodule("table").weight.clone()
+    taken = begin(model, start_, 100)
+    assert taken is not None and taken.rows == 2 and taken.taken == 0
+    table = model.get_submodule("table")
+    at = dict(zip(table.keys.tolist(), table.weight[1:].tolist(), strict=True))
+    rain, snow, unknown = (at[hashed] for hashed in hashes_of(["rain", "snow", "xyzzy"]).values())
+    assert rain[0] / rain[1] == pytest.approx(1), "piece 1"
+    assert snow[0] / snow[1] == pytest.approx(2), "piece 2: the first of the two, in the words' own letters"
+    kept = table.weight[1:][(table.keys == hashes_of(["xyzzy"])["xyzzy"]).nonzero()[0, 0]]
+    assert kept.tolist() == unknown and torch.equal(table.weight[:, 2], before[:, 2]), "the rest stays"
+    assert not table.weight[0].any()
+
+
+def test_rows_are_principal_components_when_they_are_narrower_than_embeddings(tmp_path: Path) -> None:
+    pieces = ["[UNK]", "rain", "snow"]
+    mapped = {"mapping": torch.tensor([0, 2, 1]), "weights": torch.tensor([1.0, 1.0, 4.0])}
+    start_ = found(str(embeddings(tmp_path / "static", pieces, **mapped)), tmp_path, "text_cnn")
+    model = of_rain_and_snow(1)
+    begin(model, start_, 100)
+    table = model.get_submodule("table")
+    rows = dict(zip(table.keys.tolist(), table.weight[1:, 0].tolist(), strict=True))
+    rain, snow = (abs(rows[hashed]) for hashed in hashes_of(["rain", "snow"]).values())
+    _, _, axes = torch.linalg.svd(torch.tensor([[2.0, 1.0], [4.0, 4.0]]))  # weighted, not yet scaled
+    wanted = (torch.tensor([[2.0, 1.0], [4.0, 4.0]]) @ axes[0]).abs()
+    assert rain / snow == pytest.approx(float(wanted[0] / wanted[1]), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "more", "message"),
+    [
+        (["[UNK]", "hail"], {}, "none of the network's words"),
+        (["[UNK]", "rain"], {"mapping": torch.tensor([0])}, "the tokenizer is of other embeddings"),
+        (["[UNK]", "rain"], {"mapping": torch.tensor([0, 7])}, "the tokenizer is of other embeddings"),
+    ],
+)
+def test_start_says_what_is_wrong_when_embeddings_do_not_fit(
+    pieces: list[str], more: dict[str, torch.Tensor], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        begin(of_rain_and_snow(4), found(str(embeddings(tmp_path / "static", pieces, **more)), tmp_path), 100)
+
+
+def test_start_says_what_is_wrong_when_a_folder_holds_a_tokenizer_alone(tmp_path: Path) -> None:
+    folder = embeddings(tmp_path / "static", ["[UNK]", "rain"])
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"model.safetensors: no such file"):
+        found(str(folder), tmp_path)
+    (tmp_path / "start").rmdir()
+    save_file({"other": torch.zeros(2)}, folder / "model.safetensors")
+    with pytest.raises(BadInput, match="no tensor `embeddings`"):
+        found(str(folder), tmp_path)
+    (tmp_path / "start").rmdir()
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"tokenizer.json: no tokenizer"):
+        found(str(folder), tmp_path)
 
 
 @pytest.mark.parametrize(("channels", "there"), [(1, 3), (3, 1)])

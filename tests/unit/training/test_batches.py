@@ -9,8 +9,13 @@ import torch
 
 from tasks.core.data.dataset import Split
 from tasks.core.data.inputs import ImageInput, TextInput
+from tasks.core.data.parts import parts
 from tasks.core.data.texts import Texts, Tokens
-from tasks.core.training.batches import TrainingBatches, parts
+from tasks.core.models.architectures import build
+from tasks.core.models.spec import Spec
+from tasks.core.models.tables import adopt
+from tasks.core.training.batches import TrainingBatches, sample
+from tasks.core.training.batchnorm import recalibrate
 from tasks.core.training.loop import predict
 
 CPU = torch.device("cpu")
@@ -79,7 +84,36 @@ def test_logits_are_in_the_order_of_the_texts_when_they_were_predicted_by_length
     assert model.widths == sorted(model.widths)
 
 
+def test_samples_are_texts_of_like_length_and_the_same_ones_when_they_are_drawn_again() -> None:
+    first, again = (list(sample(Echo(), split_of(LENGTHS), TextInput(256, 20), 500, 64)) for _ in range(2))
+    lengths = [tokens_NL.shape[1] for tokens_NL, _ in first]
+    assert len(lengths) == 7 and lengths == sorted(lengths) and lengths[0] < lengths[-1] / 4
+    assert all(torch.equal(mine, other) for (mine, _), (other, _) in zip(first, again, strict=True))
+
+
+def test_statistics_are_as_when_it_learns_when_batch_norm_of_a_text_network_is_set_anew() -> None:
+    split = split_of(LENGTHS[:640])
+    torch.manual_seed(0)
+    model = build(Spec("text_cnn", 4, 0.0, None, 640, rows=640))
+    adopt(model, split.tokens_N)
+    recalibrate(model, split, TextInput(256, 20))
+    found = [norm.running_var.clone() for norm in norms_of(model)]
+    for norm in norms_of(model):
+        norm.reset_running_stats()
+        norm.momentum = None
+    model.train()
+    for tokens_NL, _ in epoch_of(split):
+        model(tokens_NL)
+    for mine, norm in zip(found, norms_of(model), strict=True):
+        assert (mine / norm.running_var).log().abs().max() < 0.3
+
+
+def norms_of(model: torch.nn.Module) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+
+
 def test_parts_are_in_order_when_all_examples_are_of_one_size() -> None:
+    assert [len(rows) for rows in parts(1001)] == [500, 500, 1]
+    assert np.concatenate(parts(1001)).tolist() == list(range(1001))
     images = Split(np.zeros((7, 2, 2, 1), np.uint8), np.arange(7))
-    assert [rows.tolist() for rows in parts(images, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
     assert predict(Echo(), images, ImageInput((2, 2, 1), [0.0], [1.0])).shape == (7, 2)
