@@ -122,7 +122,7 @@ class Draft:
         """As it is now, with these changes, and with the length that the budget pays for."""
         params = parse(TrainParams, {**self.sections.get("train", {}), **(train or {})}, "train")
         augmented = parse(AugmentParams, {**self.sections.get("augment", {}), **(augment or {})}, "augment")
-        if self.is_auto("train.epochs"):
+        if self.is_auto("train.epochs") and "train.epochs" not in self.choices:
             epochs = self.length(self.work, self.trials.cost(params)).epochs
             params = params.model_copy(update={"epochs": epochs})
         weights = weights or self.sections.get("start", {}).get("weights", RANDOM)

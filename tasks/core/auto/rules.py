@@ -43,12 +43,16 @@ def follow(draft: Draft) -> None:
     now = draft.setting()
     cost, images = draft.cost(now), draft.images
     dense = draft.length(draft.work, cost)
-    why = f"{_words(cost, dense, images)}, which the budget {draft.budget} pays for"
-    draft.choose("train.epochs", dense.epochs, why)
+    paid = f"{_words(cost, dense, images)}, which the budget {draft.budget} pays for"
+    if "train.epochs" not in draft.choices:
+        draft.choose("train.epochs", dense.epochs, paid)
     why = f"leaves {images // dense.batch_size} steps an epoch"
     draft.choose("train.batch_size", dense.batch_size, why)
     trained = draft.setting().train
-    draft.choose("prune.epochs", trained.epochs, "as many as in train")
+    if draft.shape:
+        draft.choose("prune.epochs", trained.epochs, "as many as in train")
+    else:
+        draft.choose("prune.epochs", dense.epochs, f"{paid}: a teacher says more than labels")
     draft.choose("prune.steps", 1, "one cut, and all the training after it")
     draft.choose("prune.batch_size", trained.batch_size, "as in train")
     for key in AS_IN_TRAIN:

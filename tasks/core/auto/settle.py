@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.core.auto.draft import Draft
 from tasks.core.auto.questions import begin, choose_downscale, choose_network
-from tasks.core.auto.refinements import choose_augmentations, choose_lr, most_trials
+from tasks.core.auto.refinements import choose_augmentations, choose_lr, choose_passes, most_trials
 from tasks.core.auto.rules import follow
 from tasks.core.auto.trials import Trials
 from tasks.core.common.progress import Progress
@@ -33,5 +33,6 @@ def settle(asked: Asked, dataset: Dataset, journal: Path) -> Draft:
         choose_network(draft)
         choose_augmentations(draft)
         choose_lr(draft)
+        choose_passes(draft)
         follow(draft)
     return draft

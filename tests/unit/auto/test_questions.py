@@ -239,3 +239,36 @@ def test_recovery_begins_anew_when_the_dense_network_had_learned_weights(
     draft.sections["train"]["lr"] = (LEARNED_LR if weights == PRETRAINED else LR) if auto else 0.0005
     rules.follow(draft)
     assert draft.sections["prune"]["lr"] == expected
+
+
+@pytest.mark.parametrize(
+    ("losses", "passes"), [({10: 0.8, 5: 0.7, 2: 0.75}, 5), ({10: 0.6, 5: 0.7, 2: 0.75}, 10), ({10: 0.7, 5: 0.7, 2: 0.7}, 2)]
+)  # fmt: skip
+def test_passes_over_texts_are_those_that_end_best_and_recovery_takes_all_when_they_are_open(
+    losses: dict[int, float], passes: int
+) -> None:
+    works: list[float] = []
+
+    def run(setting: Setting, work: float) -> Outcome:
+        works.append(work)
+        return outcome(losses[setting.train.epochs])
+
+    trials: Any = SimpleNamespace(chance=CHANCE, cost=lambda _: Cost(1000, 1000, 10), run=run)
+    draft = of_texts(draft_of(trials, "train.epochs", "prune.epochs"))
+    expected = refinements.most_trials(draft)
+    refinements.choose_passes(draft)
+    assert len(draft.tried) == expected == 3 and len(set(works)) == 1
+    rules.follow(draft)
+    assert draft.sections["train"]["epochs"] == draft.setting().train.epochs == passes
+    assert draft.sections["prune"]["epochs"] == 10
+    assert [row.variant for row in draft.tried if row.chosen] == [f"{passes} of them"]
+
+
+def test_passes_are_not_asked_about_when_examples_are_images_or_no_others_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refinements.choose_passes(images := draft_of(None, "train.epochs"))
+    monkeypatch.setitem(refinements.FEWER_PASSES, "normal", ())
+    refinements.choose_passes(texts := of_texts(draft_of(None, "train.epochs")))
+    for draft in (images, texts):
+        assert not draft.tried and "train.epochs" not in draft.choices
