@@ -242,7 +242,7 @@ def test_recovery_begins_anew_when_the_dense_network_had_learned_weights(
 
 
 @pytest.mark.parametrize(
-    ("losses", "passes"), [({10: 0.8, 5: 0.7, 2: 0.75}, 5), ({10: 0.6, 5: 0.7, 2: 0.75}, 10), ({10: 0.7, 5: 0.7, 2: 0.7}, 2)]
+    ("losses", "passes"), [({10: 0.8, 5: 0.7, 3: 0.75}, 5), ({10: 0.6, 5: 0.7, 3: 0.75}, 10), ({10: 0.7, 5: 0.7, 3: 0.7}, 3)]
 )  # fmt: skip
 def test_passes_over_texts_are_those_that_end_best_and_recovery_takes_all_when_they_are_open(
     losses: dict[int, float], passes: int
