@@ -120,9 +120,8 @@ def choose_passes(draft: Draft) -> None:
     question, now = "passes", draft.setting()
     most = now.train.epochs
     tried: dict[int, Outcome] = {}
-    for passes in sorted({most, *(max(1, round(most * share)) for share in FEWER_PASSES[draft.budget])})[
-        ::-1
-    ]:
+    lengths = {most, *(max(1, round(most * share)) for share in FEWER_PASSES[draft.budget])}
+    for passes in sorted(lengths, reverse=True):
         setting = replace(now, train=now.train.model_copy(update={"epochs": passes}))
         tried[passes] = draft.trial(question, f"{passes} of them", setting, 1.0, tried.get(most))
     best = min(tried, key=lambda passes: (tried[passes].loss, passes))
