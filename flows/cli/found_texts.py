@@ -95,6 +95,6 @@ def _odd(labels: Counter[str], lengths: list[int], params: IngestParams) -> list
         )
     if long := sum(length > LONG for length in lengths):
         lines.append(
-            f"Odd: {long:,} texts have more than {LONG:,} characters; a model sees their first words alone."
+            f"Odd: texts of more than {LONG:,} characters: {long:,}; a model sees their first words alone."
         )
     return lines
