@@ -6,7 +6,7 @@ import pytest
 from tasks.core.quantization.bias_correction import correct_biases, means
 from tasks.core.quantization.schemes import SCHEMES
 from tasks.core.quantization.source import Made
-from tasks.core.quantization.static import CLASSIFIER, classifier, quantize_static
+from tasks.core.quantization.static import CLASSIFIER, batches, classifier, quantize_static
 from tasks.core.runtime.graphs import network_input
 from tasks.core.runtime.weights import WEIGHTED
 from tests.networks import source_of
@@ -41,3 +41,13 @@ def test_int8_is_not_corrected_when_there_are_no_depthwise_convolutions() -> Non
     head = classifier(source.graph)
     plain = Made.in_int8(quantize_static(source.calibrated, [head]), {head: CLASSIFIER})
     assert source.file(SCHEMES["int8"](source).graph) == source.file(plain.graph)
+
+
+def test_parts_are_of_like_length_and_no_longer_when_they_are_of_texts() -> None:
+    lengths_N = np.random.default_rng(0).integers(1, 40, 100)
+    x_NL = (np.arange(50) < lengths_N[:, None]) * np.arange(1, 101)[:, None]
+    found = list(batches(x_NL))
+    assert [len(part) for part in found] == [32, 32, 32, 4]
+    assert [part.shape[1] for part in found] == [*sorted(lengths_N)[31::32], max(lengths_N)]
+    numbers, times = np.unique(np.concatenate([part.ravel() for part in found]), return_counts=True)
+    assert dict(zip(numbers[1:], times[1:], strict=True)) == dict(enumerate(lengths_N, 1)), "every one, whole"

@@ -19,7 +19,6 @@ from tasks.core.quantization.schemes import SCHEMES
 from tasks.core.quantization.source import Made, TrainableSource
 from tasks.core.quantization.static import (
     Calibrated,
-    batches,
     calibrate,
     classifier,
     depthwise,
@@ -260,16 +259,6 @@ def test_depthwise_nets_keep_their_accuracy_when_quantized(arch: str) -> None:
     made = SCHEMES["int8_mixed"](source)
     assert set(depthwise(source.graph)) < set(made.reasons)
     assert source.accuracy(source.file(made.graph)) > wanted - 0.02
-
-
-def test_parts_are_of_like_length_and_no_longer_when_they_are_of_texts() -> None:
-    lengths_N = np.random.default_rng(0).integers(1, 40, 100)
-    x_NL = (np.arange(50) < lengths_N[:, None]) * np.arange(1, 101)[:, None]
-    found = list(batches(x_NL))
-    assert [len(part) for part in found] == [32, 32, 32, 4]
-    assert [part.shape[1] for part in found] == [*sorted(lengths_N)[31::32], max(lengths_N)]
-    numbers, times = np.unique(np.concatenate([part.ravel() for part in found]), return_counts=True)
-    assert dict(zip(numbers[1:], times[1:], strict=True)) == dict(enumerate(lengths_N, 1)), "every one, whole"
 
 
 def test_calibration_images_are_of_every_class_when_one_is_rare(source: TrainableSource) -> None:
