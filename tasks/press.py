@@ -29,6 +29,7 @@ from tasks.core.compression.search import (
     go_on,
     merit,
     open_study,
+    sought,
     stalled,
     suggest,
     tell,
@@ -80,6 +81,7 @@ def press(
     source = Source(asked.quantize, dataset, load_graph(model))
     others = [candidates / name / "model.onnx" for name in quantized(asked)]
     bench = Bench(network, source, params.criteria, asked.prune.round_to, params.images, params.seed)
+    asked = asked.model_copy(update={"select": sought(params, asked.select, bench)})
     with kept(journal, _key(asked, dataset.digest, resolved, bench.dense.hex())) as folder:
         rows = _sensitivity(params, asked.select, bench, folder / "sensitivity.json")
         study = open_study(params, asked.select, bench, rows, folder / "trials.log")

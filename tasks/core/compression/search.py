@@ -24,7 +24,19 @@ from tasks.core.evaluation.stats import hypervolume
 STEP = 0.05  # of ratios
 UNIFORM = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)  # where the search starts from: the same ratio in every group
 PRICES = (0.3, 0.5, 0.7, 0.85)  # quantiles of what merit costs in accuracy, each the start of one more design
+FASTER = 1.1  # times as fast as the dense graph; a design that measures less is as fast, but for chance
 GROWTH = 0.002  # of the hypervolume, relative, that counts as growing
+
+
+def sought(params: PressParams, select: SelectParams, bench: Bench) -> SelectParams:
+    """`select`; but the smallest is sought where not even the least that may be left is faster than the dense graph, as is so
+    of a bag of words: its time goes by in telling words apart, and a search by speed would follow chance."""
+    least = dict.fromkeys([group.name for group in bench.groups.prunable], params.max_ratio)
+    tried = (Design(least, params.criteria[0], int8) for int8 in (True, False))
+    if select.objective == "smallest" or any(bench.worth(design).speedup >= FASTER for design in tried):
+        return select
+    print("press: nothing that may leave makes the network faster: the smallest is sought", flush=True)
+    return select.model_copy(update={"objective": "smallest"})
 
 
 def open_study(

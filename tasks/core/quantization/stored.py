@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks.core.common.errors import StageFailed
+from tasks.core.quantization.low_rank import is_transposed, shorten_rows, summed_by
 from tasks.core.runtime.weights import WEIGHTED
 
 SMALLEST = 64  # weights of fewer numbers are not worth a scale
@@ -30,12 +31,13 @@ def quantize_weights(model: onnx.ModelProto, only: Collection[str] | None = None
     """
     model, graph = _copied(model)
     for node, table in _tables(graph):
+        shorten_rows(graph, node, table)
         _store_rows(graph, node, table)
     for node, weight in _weights(model):
         if only is not None and node.name not in only:
             continue
         values = numpy_helper.to_array(weight)
-        axis = 0 if node.op_type == "Conv" or _transposed(node) else values.ndim - 1
+        axis = 0 if node.op_type == "Conv" or is_transposed(node) else values.ndim - 1
         others = tuple(i for i in range(values.ndim) if i != axis)
         scale = (np.abs(values).max(others) / 127).astype(np.float32)
         scale[scale == 0] = 1
@@ -59,6 +61,13 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         StageFailed: a weight is too large for float16.
     """
     model, graph = _copied(model)
+    for node, table in _tables(graph):
+        shorten_rows(graph, node, table)
+        stored = numpy_helper.from_array(
+            numpy_helper.to_array(table).astype(np.float16), f"{table.name}_fp16"
+        )
+        graph.initializer.append(stored)
+        _behind(graph, node, table, stored)
     for _, weight in _weights(model):
         values = numpy_helper.to_array(weight)
         name = weight.name
@@ -67,12 +76,6 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), f"{name}_fp16"))
         cast = helper.make_node("Cast", [f"{name}_fp16"], [name], f"{name}_cast", to=TensorProto.FLOAT)
         _replace(graph, weight, cast)
-    for node, table in _tables(graph):
-        stored = numpy_helper.from_array(
-            numpy_helper.to_array(table).astype(np.float16), f"{table.name}_fp16"
-        )
-        graph.initializer.append(stored)
-        _behind(graph, node, table, stored)
     return model
 
 
@@ -86,7 +89,7 @@ def _store_rows(graph: onnx.GraphProto, gather: onnx.NodeProto, table: onnx.Tens
     graph.initializer.append(stored)
     # By Cast: a DequantizeLinear takes eight times as long.
     cast = _behind(graph, gather, table, stored)
-    weight = _summed_by(graph, cast.output[0])
+    weight = summed_by(graph, cast.output[0])
     if weight is not None:
         scaled = numpy_helper.to_array(weight) * scale_D
         weight.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(scaled, np.float32), weight.name))
@@ -96,18 +99,6 @@ def _store_rows(graph: onnx.GraphProto, gather: onnx.NodeProto, table: onnx.Tens
     graph.initializer.append(numpy_helper.from_array(scale_D, f"{table.name}_scale"))
     scale = helper.make_node("Mul", [f"{out}_steps", f"{table.name}_scale"], [out], f"{gather.name}_scaled")
     graph.node.insert(list(graph.node).index(cast) + 1, scale)
-
-
-def _summed_by(graph: onnx.GraphProto, tensor: str) -> onnx.TensorProto | None:
-    """The weights [K, D] of the linear layer that reads nothing but a tensor's sum, or a share of it; None where something
-    else does."""
-    for operator in ("ReduceSum", "Div", "Gemm"):
-        readers = [node for node in graph.node if tensor in node.input]
-        if [node.op_type for node in readers] != [operator] or readers[0].input[0] != tensor:
-            return None
-        tensor = readers[0].output[0]
-    weights = next((i for i in graph.initializer if i.name == readers[0].input[1]), None)
-    return weights if weights is not None and _transposed(readers[0]) else None
 
 
 def _tables(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, onnx.TensorProto]]:
@@ -141,10 +132,6 @@ def _weights(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, onnx.TensorPr
     initializers = {i.name: i for i in model.graph.initializer}
     pairs = [(n, initializers.get(n.input[1])) for n in model.graph.node if n.op_type in WEIGHTED]
     return [(n, w) for n, w in pairs if w is not None and np.prod(w.dims) >= SMALLEST]
-
-
-def _transposed(node: onnx.NodeProto) -> bool:
-    return any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
 
 
 def _replace(graph: onnx.GraphProto, weight: onnx.TensorProto, *nodes: onnx.NodeProto) -> None:

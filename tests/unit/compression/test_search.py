@@ -9,7 +9,17 @@ import pytest
 
 from tasks.core.common.progress import Progress
 from tasks.core.compression.designs import Bench, Design, Worth, sensitivity
-from tasks.core.compression.search import ask, front, open_study, stalled, suggest, tell, volumes, worth_of
+from tasks.core.compression.search import (
+    ask,
+    front,
+    open_study,
+    sought,
+    stalled,
+    suggest,
+    tell,
+    volumes,
+    worth_of,
+)
 from tasks.core.config.compression_params import PressParams
 from tasks.core.config.params import SelectParams
 from tasks.core.models.saved import smooth_activations
@@ -194,3 +204,19 @@ def test_volumes_never_shrink_when_designs_are_added(bench: Bench, tmp_path: Pat
     grown = volumes(study_of(bench, tmp_path / "log", *values), ANY)
     assert (np.diff(grown) > -1e-9).all()
     assert grown[0] == pytest.approx(values[0].accuracy * values[0].speedup)
+
+
+@pytest.mark.parametrize(
+    ("speedups", "asked", "wanted"),
+    [
+        ({True: 1.02, False: 0.98}, "fastest", "smallest"),
+        ({True: 0.9, False: 1.6}, "fastest", "fastest"),
+        ({True: 3.0, False: 1.0}, "fastest", "fastest"),
+        ({True: 3.0, False: 3.0}, "smallest", "smallest"),
+    ],
+)
+def test_smallest_is_sought_when_nothing_that_leaves_makes_it_faster(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, speedups: dict[bool, float], asked: str, wanted: str
+) -> None:
+    monkeypatch.setattr(bench, "worth", lambda design: Worth(0.9, 1.0, speedups[design.int8], 1000))
+    assert sought(PARAMS, SelectParams(objective=asked), bench).objective == wanted
