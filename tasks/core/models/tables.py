@@ -89,7 +89,7 @@ class Table(nn.Embedding):
 def pairs(tokens_NL: Tensor) -> Tensor:
     """The keys of each two tokens that follow each other, the last one with nothing among them: [N, L]. Behind a text stand
     zeros, also where it is the longest."""
-    following_NL = F.pad(tokens_NL[:, 1:], (0, 1))
+    following_NL = F.pad(tokens_NL, (-1, 1))
     return (tokens_NL * FACTOR + following_NL) & KEY_MASK
 
 

@@ -28,6 +28,6 @@ class TextBag(nn.Module):
 
     def forward(self, tokens_NL: Tensor) -> Tensor:
         rows_NG = self.table.rows(torch.cat([tokens_NL, pairs(tokens_NL)], 1))
-        known_N1 = (rows_NG > 0).sum(1, keepdim=True).clamp(min=1)
+        known_N1 = rows_NG.sign().sum(1, keepdim=True).clamp(min=1)
         y_ND = self.table(rows_NG).sum(1) / known_N1
         return cast(Tensor, self.head(self.dropout(y_ND)))

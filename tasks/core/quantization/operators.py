@@ -48,13 +48,6 @@ def _pad(inputs: list[Tensor], _: dict[str, Any]) -> Tensor:
     return F.pad(inputs[0], [side for pair in zip(before[::-1], after[::-1], strict=True) for side in pair])
 
 
-def _slice(inputs: list[Tensor], _: dict[str, Any]) -> Tensor:
-    x, start, end, axis, step = inputs
-    index = [slice(None)] * x.ndim
-    index[int(axis)] = slice(int(start), int(end), int(step))
-    return x[tuple(index)]
-
-
 def _unsqueeze(inputs: list[Tensor], _: dict[str, Any]) -> Tensor:
     x, axes = inputs
     for axis in sorted(axes.flatten().tolist()):
@@ -88,7 +81,6 @@ OPERATORS: dict[str, Callable[[list[Tensor], dict[str, Any]], Tensor | tuple[Ten
     "Div": lambda inputs, _: inputs[0] / inputs[1],
     "Equal": lambda inputs, _: inputs[0] == inputs[1],
     "Gather": lambda inputs, _: F.embedding(inputs[1], inputs[0], padding_idx=0),
-    "Greater": lambda inputs, _: inputs[0] > inputs[1],
     "LabelEncoder": _label_encoder,
     "Max": lambda inputs, _: torch.maximum(*inputs),
     "Not": lambda inputs, _: ~inputs[0],
@@ -98,8 +90,8 @@ OPERATORS: dict[str, Callable[[list[Tensor], dict[str, Any]], Tensor | tuple[Ten
     ),
     "ReduceSum": lambda inputs, attributes: inputs[0].sum(_axes(inputs), bool(attributes.get("keepdims", 1))),
     "Reshape": _reshape,
+    "Sign": lambda inputs, _: inputs[0].sign(),
     "Sin": lambda inputs, _: inputs[0].sin(),
-    "Slice": _slice,
     "Softmax": lambda inputs, attributes: inputs[0].softmax(attributes.get("axis", -1)),
     "Split": _split,
     "Squeeze": lambda inputs, _: inputs[0].squeeze(int(inputs[1])),
