@@ -147,6 +147,7 @@ def _compressed(
         params.round_to,
         seed,
         lambda: loss_gradients(student, dataset.train, augment.input),
+        dataset.train.tokens_N,
     ).step()
     recalibrate(student, dataset.train, augment.input)
     list(recover(student, dense, params, dataset, augment, ALONE, length=length, seed=seed))

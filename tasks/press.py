@@ -1,8 +1,9 @@
 """Search how to compress: which blocks leave, which channels of each group, and what is quantized.
 
 Designs are tried untrained, about one a second, by accuracy, measured latency and size; the search ends when
-the front has stopped growing. Of the front the fastest (or smallest) design within the bar is then sought by
-bisection, where each step is a fine-tuning; what was fine-tuned becomes a candidate.
+the front has stopped growing. Of the front the fastest (or smallest) design that is within the bar untrained becomes a
+candidate; a better one is then sought by bisection, where each step is a fine-tuning, and all that were fine-tuned become
+candidates, too.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tasks.core.compression.search import (
     tell,
     volumes,
 )
-from tasks.core.compression.workshop import Finetuned, Workshop
+from tasks.core.compression.workshop import Pressed, Workshop
 from tasks.core.config.cli import main
 from tasks.core.config.compression_params import PressParams
 from tasks.core.config.params import SelectParams
@@ -91,10 +92,10 @@ def press(
             if not best:
                 raise StageFailed("no design meets select.max_latency_ms and select.max_size_kb: raise them")
             workshop = Workshop(asked, augment, bench, spec, folder, progress)
-            trained = workshop.bisect(best, params.finetunes, workshop.reached(others))
-        for number, finetuned in enumerate(trained, 1):
-            shutil.copytree(finetuned.folder, out / str(number))
-    _write(study, asked, rows, trained, out)
+            made = workshop.candidates(best, params.finetunes, workshop.reached(others))
+        for number, candidate in enumerate(made, 1):
+            shutil.copytree(candidate.folder, out / str(number))
+    _write(study, asked, rows, made, out)
 
 
 def _key(asked: Pipeline, *given: Any) -> str:
@@ -149,10 +150,10 @@ def _waiting(study: optuna.Study) -> int:
 
 
 def _write(
-    study: optuna.Study, asked: Pipeline, rows: list[dict[str, Any]], trained: list[Finetuned], out: Path
+    study: optuna.Study, asked: Pipeline, rows: list[dict[str, Any]], made: list[Pressed], out: Path
 ) -> None:
     best = {trial.number for trial in front(study, asked.select)}
-    names = {finetuned.trial.number: f"press-{i}" for i, finetuned in enumerate(trained, 1)}
+    names = {candidate.trial.number: f"press-{i}" for i, candidate in enumerate(made, 1)}
     grown = volumes(study, asked.select)
     complete = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     table = [
@@ -176,20 +177,22 @@ def _write(
             "trials": len(complete),
             "front": len(best),
             "hypervolume": grown[-1],
+            "objective": asked.select.objective,
             "candidates": {
-                names[f.trial.number]: {
-                    "trial": f.trial.number,
-                    "val_drop_points": f.loss.points,
-                    "val_drop_high": f.loss.high,
-                    "within_bar": f.within,
-                    "relu": bool(f.trial.params.get("relu")),
+                names[c.trial.number]: {
+                    "trial": c.trial.number,
+                    "trained": c.trained,
+                    "val_drop_points": c.loss.points,
+                    "val_drop_high": c.loss.high,
+                    "within_bar": c.within,
+                    "relu": bool(c.trial.params.get("relu")),
                     "without": [
                         name.removeprefix("without.")
-                        for name, value in f.trial.params.items()
+                        for name, value in c.trial.params.items()
                         if name.startswith("without.") and value
                     ],
                 }
-                for f in trained
+                for c in made
             },
         },
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from tasks.core.augmentation.augment import Augment, augment_of
 from tasks.core.common.errors import BadInput
@@ -34,7 +35,7 @@ from tasks.core.pruning.sparsity import PATTERN, Sparsifier
 from tasks.core.runtime.export import export, figures, refill
 from tasks.core.runtime.graphs import load_graph, save_graph
 from tasks.core.training.batchnorm import recalibrate
-from tasks.core.training.loop import Epoch
+from tasks.core.training.loop import Epoch, predict
 from tasks.core.training.recipes import note, write_history
 
 
@@ -68,7 +69,9 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
             for step in range(params.steps):
                 method.step()
                 recalibrate(student, dataset.train, augment.input)
-                before = len(history)
+                before, length = len(history), _share(params.epochs, params.steps, step)
+                if not length:
+                    continue
                 rows = recover(
                     student,
                     dense,
@@ -76,7 +79,7 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
                     dataset,
                     augment,
                     ranks,
-                    length=_share(params.epochs, params.steps, step),
+                    length=length,
                     seed=params.seed + step,
                 )
                 history += [replace(row, epoch=before + row.epoch) for row in progress.over(rows, note)]
@@ -89,12 +92,15 @@ def prune(params: PruneParams, model: Path, data: Path, policy: Path, ratio: str
     save_graph(graph, out)
     write_history(history, out / "history.csv")
     network = figures(pruned, graph, dataset)
+    accuracy, loss = (
+        (history[-1].val_accuracy, history[-1].val_loss) if history else _validated(pruned, dataset)
+    )
     write_json(
         out / "metrics.json",
         {
-            "val_accuracy": history[-1].val_accuracy,
-            "val_loss": history[-1].val_loss,
-            "collapsed": _collapsed(history[-1].val_accuracy, len(dataset.classes)),
+            "val_accuracy": accuracy,
+            "val_loss": loss,
+            "collapsed": _collapsed(accuracy, len(dataset.classes)),
             **network,
             "parameters_kept": network["parameters"] / parameter_count(dense),
             "macs_kept": network["macs"] / mac_count(dense.cpu(), dataset.input),
@@ -125,12 +131,23 @@ def _method(
         params.round_to,
         params.seed,
         lambda: loss_gradients(student, dataset.train, augment.input),
+        dataset.train.tokens_N,
     )
 
 
 def _share(epochs: int, steps: int, step: int) -> int:
-    """The epochs after a step: one each, and all the rest after the last, where they count most."""
+    """The epochs after a step: one each, and all the rest after the last, where they count most; none, where there are none."""
+    if not epochs:
+        return 0
     return epochs - (steps - 1) if step == steps - 1 else 1
+
+
+def _validated(model: nn.Module, dataset: Dataset) -> tuple[float, float]:
+    """Accuracy and cross-entropy on the validation examples."""
+    logits_NK, labels_N = predict(model, dataset.val, dataset.input), torch.tensor(dataset.val.labels_N)
+    return float((logits_NK.argmax(1) == labels_N).float().mean()), float(
+        F.cross_entropy(logits_NK, labels_N)
+    )
 
 
 def _collapsed(accuracy: float, classes: int) -> bool:

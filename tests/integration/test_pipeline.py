@@ -47,7 +47,8 @@ def test_repro_selects_a_model_that_predicts_when_it_has_run(done: Path) -> None
 def test_repro_makes_every_candidate_when_it_has_run(done: Path) -> None:
     table = pd.read_csv(done / "data/select/candidates.csv").set_index("candidate")
     quantized = {"dense-fp32", "dense-int8", "prune-0.5-fp32", "prune-0.5-int8"}
-    assert set(table.index) == {*quantized, "press-1"}
+    assert set(table.index) == {*quantized, *metrics(done, "press")["candidates"]}  # type: ignore[misc]
+    assert "press-1" in table.index
     assert table.loc["prune-0.5-fp32", "parameters"] < 0.5 * table.loc["dense-fp32", "parameters"]
     assert table.loc["dense-int8", "size_bytes"] < 0.6 * table.loc["dense-fp32", "size_bytes"]
     assert (table["p50_ms_b1_t1"] > 0).all()
@@ -175,7 +176,7 @@ def test_press_goes_on_with_what_it_had_when_killed_and_run_again(
     assert f"press {kept}/6: from the journal" in printed
     trials = pd.read_csv(folder / "data/press/trials.csv")
     assert list(trials["number"]) == [0, 1, 2, 3]
-    assert len(metrics(folder, "press")["candidates"]) == 1  # type: ignore[arg-type]
+    assert "press-1" in metrics(folder, "press")["candidates"]  # type: ignore[operator]
     assert (folder / "data/press/1/model.onnx").exists()
 
 
@@ -193,9 +194,9 @@ def test_flow_gives_the_lock_and_the_bytes_of_repro_when_run_on_the_same_data(
     for stage in set(one) - set(TIMED):  # a lock holds the hash of every byte that a stage wrote
         assert one[stage] == two[stage], stage
     exact = [json.loads((p / "data/evaluate/accuracy.json").read_text()) for p in (done, folder)]
-    for accuracy in exact:
-        accuracy.pop("press-1")  # which design it is depends on the clock
-    assert exact[0] == exact[1]
+    # Which designs press finds depends on the clock.
+    one, two = ({n: v for n, v in found.items() if not n.startswith("press-")} for found in exact)
+    assert one == two
     assert "Running stage" not in repro(folder), "dvc repro finds nothing left to do after the flow"
     before = (folder / "dvc.lock").read_bytes()
     assert "nothing was recomputed" in run(folder, MODELPRESS, "run", **api).lower()

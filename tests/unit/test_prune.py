@@ -18,6 +18,7 @@ from tasks.core.models.saved import load_model, save_model, smooth_activations, 
 from tasks.core.models.spec import Spec
 from tasks.core.runtime.export import export
 from tasks.core.runtime.graphs import GRAPH, save_graph
+from tasks.core.training.loop import predict
 from tasks.prune import prune
 from tests.unit.training.test_loop import GIVEN, POLICY, TRAIN, VAL, network, train
 
@@ -85,6 +86,20 @@ def test_stage_writes_a_model_with_zeros_when_weights_are_set_to_zero(
     assert sparsity(model) == metrics["sparsity"] == pytest.approx(zero, abs=0.01)
     assert metrics["parameters_kept"] == metrics["macs_kept"] == 1
     assert metrics["val_accuracy"] > 0.8
+
+
+def test_stage_trains_nothing_after_the_cuts_when_there_are_no_epochs(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    metrics = run(inputs, tmp_path, "0.25", epochs=0, steps=2, round_to=1)
+    model, _ = load_model(tmp_path)
+    dense, _ = load_model(inputs["model"])
+    weights = model.get_parameter("head.bias"), dense.get_parameter("head.bias")
+    assert torch.equal(*weights), "what stays is as it was"
+    assert model.get_parameter("stem.0.weight").shape[0] == 6
+    assert (tmp_path / "history.csv").read_text().count("\n") == 1
+    right = (predict(model, VAL, GIVEN).argmax(1).numpy() == VAL.labels_N).mean()
+    assert metrics["val_accuracy"] == pytest.approx(right)
 
 
 def test_stage_says_that_accuracy_has_collapsed_when_nothing_was_recovered(

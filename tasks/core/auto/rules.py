@@ -12,6 +12,7 @@ QAT = 0.15  # of its work, int8_qat
 QAT_LR = 0.01  # of SGD, for a batch of 128
 AS_IN_TRAIN = ("optimizer", "weight_decay", "schedule", "label_smoothing", "ema_decay")  # in recovery
 TUNING_IMAGES = 5000
+TRIED_IMAGES, TRIED_TEXTS = 1000, 10_000  # by each design of press
 # What else a budget pays for: repeats make a latency steadier, by SECTION.KEY.
 SEARCHES: dict[str, dict[str, int]] = {
     "quick": {
@@ -51,6 +52,12 @@ def follow(draft: Draft) -> None:
     trained = draft.setting().train
     if draft.shape:
         draft.choose("prune.epochs", trained.epochs, "as many as in train")
+    elif trained.arch == "text_bag":
+        draft.choose(
+            "prune.epochs",
+            0,
+            "what is cut from a bag of words is not learned again: training only made it worse",
+        )
     else:
         draft.choose("prune.epochs", dense.epochs, f"{paid}: a teacher says more than labels")
     draft.choose("prune.steps", 1, "one cut, and all the training after it")
@@ -75,6 +82,10 @@ def follow(draft: Draft) -> None:
     draft.choose("quantize.qat_epochs", qat.epochs, f"{QAT:g} of the work of the dense training")
     draft.choose("quantize.qat_batch_size", qat.batch_size, "as in train")
     draft.choose("quantize.qat_lr", _scaled(QAT_LR, qat), "in proportion to the batch")
+    tried, why = (
+        (TRIED_IMAGES, "or all") if draft.shape else (TRIED_TEXTS, "or all: a text takes microseconds")
+    )
+    draft.choose("press.images", tried, why)
     for key, value in SEARCHES[draft.budget].items():
         draft.choose(key, value, f"by the budget {draft.budget}")
     lr = now.train.lr

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from tasks.core.common.progress import Progress
-from tasks.core.data.dataset import balanced
 from tasks.core.models.saved import is_rectified, rectify, smooth_activations
+from tasks.core.models.tables import usage
 from tasks.core.pruning.blocks import Block, find_blocks, gate_means, take_out
 from tasks.core.pruning.channels import find_groups
 from tasks.core.pruning.cutting import loss_gradients, prune_channels, score
@@ -100,7 +100,8 @@ class Bench:
         network: the dense one.
         source: its graph, and the data.
         criteria: those that designs may name.
-        images: validation images that accuracy is measured on, of all classes alike.
+        images: validation images that accuracy is measured on, drawn as they come: what counts in the end is how many of
+            all are right.
     """
 
     def __init__(
@@ -119,8 +120,8 @@ class Bench:
         example = torch.from_numpy(network_input(np.array(dataset.val.x_N[:2]), dataset.input))
         self.blocks: list[Block] = find_blocks(network, source.graph, example)
         self._gates = gate_means(network, self.blocks, dataset.train, dataset.input)
-        rows = balanced(dataset.val.labels_N, images, seed)
-        self._val = dataset.val.taken(rows)
+        drawn = np.random.default_rng(seed).permutation(len(dataset.val))[:images]
+        self._val = dataset.val.taken(np.sort(drawn))
         self.dense = source.file(source.graph)
         self._dense_run = session(self.dense, 1)
         quick = source.params.model_copy(update={"calibration_images": TRIAL_CALIBRATION_IMAGES})
@@ -130,7 +131,11 @@ class Bench:
         dataset, gradients = self.source.dataset, None
         if criterion == "taylor":
             gradients = loss_gradients(self.network, dataset.train, dataset.input)
-        return score(self.network, self.groups, criterion, gradients, seed)
+        return score(self.network, self.groups, criterion, gradients, seed, self._usage)
+
+    @cached_property
+    def _usage(self) -> dict[str, Tensor]:
+        return usage(self.network, self.source.dataset.train.tokens_N)
 
     @cached_property
     def ranked(self) -> list[str]:

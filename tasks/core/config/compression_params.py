@@ -64,8 +64,8 @@ class PruneParams(Params):
     """iterations of prune and train"""
     round_to: Annotated[int, Field(ge=1, le=64)] = 8
     """channels are a multiple of it"""
-    epochs: Annotated[Count, AUTO] = 6
-    """in all: one after each step, the rest after the last"""
+    epochs: Annotated[int, Field(ge=0), AUTO] = 6
+    """in all: one after each step, the rest after the last; 0: nothing is trained after a cut, of press neither"""
     batch_size: Annotated[int, Field(ge=2), AUTO] = 128
     """images a step"""
     optimizer: Annotated[Optimizer, AUTO] = "sgd"
@@ -93,7 +93,7 @@ class PruneParams(Params):
     def _ratios_differ(self) -> PruneParams:
         if len(set(self.ratios)) != len(self.ratios):
             raise ValueError("ratios: the same ratio stands twice")
-        if self.steps > self.epochs:
+        if 0 < self.epochs < self.steps:
             raise ValueError(f"steps ({self.steps}) must not exceed epochs ({self.epochs})")
         return self
 
@@ -151,7 +151,7 @@ class PressParams(Params):
     """the largest share of a group's channels that may leave"""
     sensitivity: list[Ratio] = Field(default=[0.25, 0.5, 0.75])
     """ratios at which each group alone is tried first; none: the search starts from uniform ratios alone"""
-    images: Annotated[int, Field(ge=100)] = 1000
-    """validation images that a design is tried on"""
+    images: Annotated[int, Field(ge=100), AUTO] = 1000
+    """validation examples that a design is tried on"""
     seed: int = 0
     """of the search"""

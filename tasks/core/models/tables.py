@@ -93,16 +93,36 @@ def pairs(tokens_NL: Tensor) -> Tensor:
     return (tokens_NL * FACTOR + following_NL) & KEY_MASK
 
 
+def _keys(tokens: Tokens, runs: int) -> npt.NDArray[np.int64]:
+    """Of all single tokens, and of all pairs where `runs` is 2."""
+    flat = tokens.packed().astype(np.int64)
+    if runs == 1 or not len(flat):
+        return flat
+    following = np.append(flat[1:], 0)
+    ends = np.cumsum(tokens.lengths_N[tokens.lengths_N > 0]) - 1
+    following[ends] = 0
+    return np.concatenate([flat, (flat * FACTOR + following) & KEY_MASK])
+
+
+def _runs(model: nn.Module) -> int:
+    return cast(int, getattr(model, "runs", 1))
+
+
+def usage(model: nn.Module, tokens: Tokens | None) -> dict[str, Tensor]:
+    """In how many places of these texts each row of a table stands [rows], by the table's name; row 0 is of all that has none."""
+    if tokens is None:
+        return {}
+    keys = torch.from_numpy(_keys(tokens, _runs(model)))
+    return {
+        name: torch.bincount(lookup(table.keys.cpu(), keys), minlength=table.num_embeddings)
+        for name, table in model.named_modules()
+        if isinstance(table, Table)
+    }
+
+
 def most_frequent(tokens: Tokens, runs: int, rows: int) -> npt.NDArray[np.int64]:
     """The keys, ascending, of those single tokens and pairs (`runs` is 2) that stand in the most places, at most so many."""
-    flat = tokens.packed().astype(np.int64)
-    keys = [flat]
-    if runs > 1 and len(flat):
-        following = np.append(flat[1:], 0)
-        ends = np.cumsum(tokens.lengths_N[tokens.lengths_N > 0]) - 1
-        following[ends] = 0
-        keys.append((flat * FACTOR + following) & KEY_MASK)
-    found, times = np.unique(np.concatenate(keys), return_counts=True)
+    found, times = np.unique(_keys(tokens, runs), return_counts=True)
     kept = np.flatnonzero((times >= LEAST_TIMES) & (found != 0))
     if not len(kept):
         kept = np.flatnonzero(found != 0)
@@ -114,7 +134,7 @@ def adopt(model: nn.Module, tokens: Tokens | None) -> None:
     """Give the tables of `model`, in place, rows for what stands in these texts, so many as its spec asks for at most."""
     for name, table in list(model.named_modules()):
         if isinstance(table, Table) and tokens is not None:
-            keys = most_frequent(tokens, cast(int, getattr(model, "runs", 1)), table.num_embeddings - 1)
+            keys = most_frequent(tokens, _runs(model), table.num_embeddings - 1)
             fitting = Table(len(keys) + 1, table.embedding_dim)
             fitting.keys.copy_(torch.from_numpy(keys))
             nn.init.normal_(fitting.weight, std=SPREAD)

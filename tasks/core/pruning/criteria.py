@@ -16,7 +16,10 @@ from torch import Tensor, nn
 @dataclass(frozen=True)
 class Part:
     """What one layer holds for each channel of a group: the weights along its outputs, which make the
-    channel, or along its inputs, which read it, or a row of a table of words; and their gradients on a batch, for taylor."""
+    channel, or along its inputs, which read it, or a row of a table of words; and their gradients on a batch, for taylor.
+
+    Rows come times the root of how often they are read in training, the norm of what comes in: words that are rare matter
+    little, whatever their rows say (Sun et al. 2023, "Wanda", arXiv:2306.11695)."""
 
     layer: nn.Module
     axis: Literal["out", "in", "rows"]
@@ -55,7 +58,10 @@ def taylor(parts: Sequence[Part]) -> Tensor:
 
     Molchanov et al. 2019, arXiv:1906.10771. Their gate on a channel has the gradient sum(weight *
     gradient) over all weights that read the channel; none has to be put in. Over batches, the mean.
+    Rows of words fall back to l2: a sample of texts holds few of them.
     """
+    if all(part.axis == "rows" for part in parts):
+        return l2(parts)
     readers = [part for part in parts if part.axis != "out"]
     change_C = torch.zeros(len(parts[0].weights_CK), device=parts[0].weights_CK.device)
     for part in readers:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from torch.nn import functional as F
 from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.data.dataset import Split
 from tasks.core.data.inputs import Input
+from tasks.core.data.texts import Tokens
+from tasks.core.models import tables
 from tasks.core.models.tables import Table
 from tasks.core.pruning.channels import cut, find_groups
 from tasks.core.pruning.criteria import CRITERIA, Part, mean
@@ -37,23 +40,27 @@ def score(
     criterion: str,
     gradients: Iterable[Mapping[str, Tensor]] | None = None,
     seed: int = 0,
+    usage: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     """Scores_C of each group, by its name.
 
     Args:
         gradients: what `loss_gradients` gives, for taylor: the scores are the mean over its batches.
         seed: of random.
+        usage: how often rows of words are read, as `tables.usage` gives it; without, all alike.
     """
     sums: dict[str, list[Tensor]] = {group.name: [] for group in groups.prunable}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for batch in [None] if gradients is None else gradients:
             for group in groups.prunable:
-                sums[group.name].append(CRITERIA[criterion](_parts(model, group, batch)).cpu())
+                sums[group.name].append(CRITERIA[criterion](_parts(model, group, batch, usage)).cpu())
     return {name: mean(scores) for name, scores in sums.items()}
 
 
-def _parts(model: nn.Module, group: Group, gradients: Mapping[str, Tensor] | None) -> list[Part]:
+def _parts(
+    model: nn.Module, group: Group, gradients: Mapping[str, Tensor] | None, usage: Mapping[str, Tensor]
+) -> list[Part]:
     parts = []
     for member in group.members:
         layer = model.get_submodule(member.layer)
@@ -66,7 +73,11 @@ def _parts(model: nn.Module, group: Group, gradients: Mapping[str, Tensor] | Non
             return (values if as_is else values.transpose(0, 1))[index_CM].flatten(1)
 
         gradient = None if gradients is None else rows(gradients[f"{member.layer}.weight"])
-        parts.append(Part(layer, member.axis, rows(layer.weight), gradient))  # type: ignore[arg-type]
+        weights_CK = rows(layer.weight)  # type: ignore[arg-type]
+        if member.axis == "rows" and member.layer in usage:
+            read_C = usage[member.layer].to(weights_CK.device)[index_CM[:, 0]]
+            weights_CK = weights_CK * read_C.sqrt()[:, None]
+        parts.append(Part(layer, member.axis, weights_CK, gradient))
     return parts
 
 
@@ -144,6 +155,7 @@ class Pruner:
     Args:
         ratio: share of the channels that is gone after the last step.
         gradients: gives taylor those of the loss, anew in each step.
+        tokens: of the texts for training, which say how often each row of words is read.
 
     Raises:
         StageFailed: the network cannot be traced, or nothing in it can be pruned.
@@ -160,8 +172,9 @@ class Pruner:
         round_to: int,
         seed: int = 0,
         gradients: Callable[[], Iterable[Mapping[str, Tensor]]] | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
-        self._model, self._ratio, self._scope, self._steps = model, ratio, scope, steps
+        self._model, self._ratio, self._scope, self._steps, self._tokens = model, ratio, scope, steps, tokens
         self._criterion, self._seed, self._gradients = criterion, seed, gradients
         self._groups = find_groups(model, given, round_to)
         self._full = {group.name: group.width for group in self._groups.prunable}
@@ -176,7 +189,8 @@ class Pruner:
         """Remove the next part."""
         self._done += 1
         needed = self._gradients() if self._gradients and self._criterion == "taylor" else None
-        scores = score(self._model, self._groups, self._criterion, needed, self._seed)
+        read = tables.usage(self._model, self._tokens)
+        scores = score(self._model, self._groups, self._criterion, needed, self._seed, read)
         ratio = self._ratio * self._done / self._steps
         self._groups = prune_channels(self._model, self._groups, scores, ratio, self._scope, self._full)
 

@@ -20,7 +20,11 @@ def learning(train: Path, prune: Path, press: Path, recovery: Mapping[str, Any])
     trained = read_result(train / "metrics.json")
     folders = {_pruned_by(str(ratio)): prune / str(ratio) for ratio in sorted(recovery["ratios"], key=str)}
     folders |= {name: candidate_folder(name, prune, press) for name in pressed(press)}
-    pruned = {name: read_table(folder / "history.csv") for name, folder in folders.items()}
+    found = read_result(press / "metrics.json")["candidates"]
+    every = {name: read_table(folder / "history.csv") for name, folder in folders.items()}
+    pruned = {
+        name: rows for name, rows in every.items() if rows
+    }  # a design that is good as it is cut has none
     dense_accuracy = [
         Line("training", _curve(history, "train_accuracy", 100), 2, dashed=True),
         Line("validation", _curve(history, "val_accuracy", 100), 1, marks=True),
@@ -34,14 +38,12 @@ def learning(train: Path, prune: Path, press: Path, recovery: Mapping[str, Any])
         for i, (name, rows) in enumerate(pruned.items())
     ]
     final = 100 * trained["val_accuracy"]
-    left = [("dense", trained["parameters"], trained["val_accuracy"])] + [
-        (
-            name,
-            read_result(folder / "metrics.json")["parameters"],
-            number(pruned[name][-1]["val_accuracy"]) if pruned[name] else math.nan,
-        )
-        for name, folder in folders.items()
-    ]
+    left = [("dense", trained["parameters"], trained["val_accuracy"])]
+    for name, folder in folders.items():
+        measured = read_result(folder / "metrics.json")
+        lost = found[name]["val_drop_points"] / 100 if name in found else None
+        accuracy = measured["val_accuracy"] if lost is None else trained["val_accuracy"] - lost
+        left.append((name, measured["parameters"], accuracy))
     return {
         "figures": [
             _learning_figure("dense-accuracy", "Dense model: accuracy", "Accuracy, %", dense_accuracy),

@@ -68,6 +68,24 @@ def test_the_fastest_design_is_trained_when_none_is_better_than_what_was_reached
     assert [finetuned.trial.number for finetuned in trained] == [best[-1].number]
 
 
+def test_design_is_delivered_as_it_is_cut_when_it_is_within_the_bar(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    study = open_study(ASKED.press, ASKED.select, workshop.bench, [], tmp_path / "log")
+    for _ in range(3):  # nothing leaves; then 30 and 40 % of every group
+        trial = ask(study, ASKED.press)
+        tell(study, trial, workshop.bench.worth(suggest(trial, ASKED.press, workshop.bench)), ASKED.select)
+    best = front(study, ASKED.select)
+    first, *others = workshop.candidates(best, 1, 0.0)
+    assert (first.trained, first.within) == (False, True)
+    assert (first.folder / "history.csv").read_text().count("\n") == 1, "it was not trained"
+    assert all(other.trained and other.trial.values[1] > first.trial.values[1] for other in others)
+    written = (first.folder / "model.onnx").stat().st_mtime_ns
+    assert workshop.candidates(best, 1, 0.0)[0].folder == first.folder
+    assert (first.folder / "model.onnx").stat().st_mtime_ns == written, "it is made once"
+    assert all(made.trained for made in workshop.candidates(best, 1, first.trial.values[1]))
+
+
 def test_nothing_is_reached_when_no_candidate_is_within_the_bar(workshop: Workshop, tmp_path: Path) -> None:
     dense, ruined = tmp_path / "dense.onnx", tmp_path / "ruined.onnx"
     dense.write_bytes(workshop.bench.dense)
