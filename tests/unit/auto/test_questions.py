@@ -267,11 +267,10 @@ def test_passes_over_texts_are_those_that_end_best_and_recovery_takes_all_when_t
 @pytest.mark.parametrize(("arch", "expected"), [("text_bag", 0), ("text_cnn", 10)])
 def test_nothing_is_trained_after_a_cut_when_the_network_is_a_bag_of_words(arch: str, expected: int) -> None:
     trials: Any = SimpleNamespace(cost=lambda _: Cost(1000, 1000, 10))
-    draft = of_texts(draft_of(trials, "prune.epochs", "press.images"))
+    draft = of_texts(draft_of(trials, "prune.epochs"))
     draft.sections["train"]["arch"] = arch
     rules.follow(draft)
     assert draft.sections["prune"]["epochs"] == expected
-    assert draft.sections["press"]["images"] == rules.TRIED_TEXTS
 
 
 def test_passes_are_not_asked_about_when_examples_are_images_or_no_others_are_tried(
