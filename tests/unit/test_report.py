@@ -316,7 +316,8 @@ def test_learning_shows_searched_models_last_when_there_are_some(tmp_path: Path)
     )
     names = ["0.25 removed", "0.5 removed", "sparse-0.8", "press-1", "press-2"]
     assert [row[0] for row in shown["left"]] == ["dense", *names]
-    assert [label for _, label in shown["figures"][-1]["legend"]] == names
+    curves = [label for _, label in shown["figures"][-1]["legend"]]
+    assert curves == [name for name in names if name != "press-1"], "it was not trained after the cut"
 
 
 def test_ratio_stays_out_when_params_no_longer_ask_for_it(tmp_path: Path) -> None:
