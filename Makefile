@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-BENCHMARKS := $(filter-out $(patsubst %,benchmarks/%.py,common compression contenders cut datasets gpu networks peers sets text_peers text_sets throughput),$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out $(patsubst %,benchmarks/%.py,common compression contenders cut datasets gpu networks peers sets text_peers text_sets throughput train_fasttext),$(wildcard benchmarks/*.py))
 SITE := -c 'import site; print(site.getsitepackages()[0])'
 UV := uv -q pip compile --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	--no-header --no-emit-index-url pyproject.toml

@@ -12,12 +12,13 @@ of them at once where there is a way to ask for that.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import itertools
 import json
 import pickle
 import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ from tasks.core.runtime.session import predict, session
 
 RESULT = RESULTS / "text_peers.json"
 ALONE, MANY, ROUNDS = 50, 1000, 15
-TRIES = 5  # that fastText gets
+TRAIN_FASTTEXT = Path(__file__).parent / "train_fasttext.py"
 WORDS = 30  # of the texts that are timed one at a time, about
 
 
@@ -105,31 +106,22 @@ def fast_text(data: Dataset, folder: Path) -> Contender:
         found, _ = model.predict([_line(text) for text in texts])
         return np.array([int(label.removeprefix("__label__")) for (label,) in found])
 
-    best: tuple[float, Any, dict[str, Any]] = (-1.0, None, {})
-    for most, passes, rate in itertools.product((1, 2), (10, 25), (0.25, 0.5, 1.0)):
+    best: tuple[float, Path, dict[str, Any]] = (-1.0, folder, {})
+    for most, passes, rate in itertools.product((1, 2), (10, 25), (0.1, 0.25, 0.5, 1.0)):
         asked = {"wordNgrams": most, "epoch": passes, "lr": rate, "dim": 64, "bucket": 200_000}
-        model = _trained(file, asked)
-        if model is not None:
-            accuracy = float((numbers(model, val) == data.val.labels_N).mean())
-            best = max(best, (accuracy, model, asked), key=lambda found: found[0])
-    _, model, asked = best
-    model.quantize(str(file), qnorm=True, retrain=True, cutoff=100_000)
-    model.save_model(str(folder / "model.ftz"))
+        out = folder / f"{most}-{passes}-{rate}.ftz"
+        subprocess.run([sys.executable, TRAIN_FASTTEXT, file, out, json.dumps(asked)], check=True)
+        accuracy = float((numbers(fasttext.load_model(str(out)), val) == data.val.labels_N).mean())
+        best = max(best, (accuracy, out, asked), key=lambda found: found[0])
+    _, out, asked = best
+    model = fasttext.load_model(str(out))
     return Contender(
         partial(numbers, model),
         lambda text: model.predict(_line(text)),
         partial(numbers, model),
-        (folder / "model.ftz").stat().st_size,
+        out.stat().st_size,
         ", ".join(f"{key} {value}" for key, value in asked.items()),
     )
-
-
-def _trained(file: Path, asked: dict[str, Any]) -> Any:
-    """A model of fastText, or None: it diverges at any rate, now and then, whatever the seed."""
-    for _ in range(TRIES):
-        with contextlib.suppress(RuntimeError):
-            return fasttext.train_supervised(str(file), thread=1, seed=0, verbose=0, **asked)
-    return None
 
 
 def model2vec(data: Dataset) -> Contender:

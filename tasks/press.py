@@ -95,7 +95,7 @@ def press(
             made = workshop.candidates(best, params.finetunes, workshop.reached(others))
         for number, candidate in enumerate(made, 1):
             shutil.copytree(candidate.folder, out / str(number))
-    _write(study, asked, rows, made, out)
+    _write(study, asked, rows, made, len(bench.dense), out)
 
 
 def _key(asked: Pipeline, *given: Any) -> str:
@@ -150,7 +150,12 @@ def _waiting(study: optuna.Study) -> int:
 
 
 def _write(
-    study: optuna.Study, asked: Pipeline, rows: list[dict[str, Any]], made: list[Pressed], out: Path
+    study: optuna.Study,
+    asked: Pipeline,
+    rows: list[dict[str, Any]],
+    made: list[Pressed],
+    dense_bytes: int,
+    out: Path,
 ) -> None:
     best = {trial.number for trial in front(study, asked.select)}
     names = {candidate.trial.number: f"press-{i}" for i, candidate in enumerate(made, 1)}
@@ -161,6 +166,7 @@ def _write(
             "number": trial.number,
             "state": "complete",
             **trial.user_attrs["worth"],
+            "size_ratio": dense_bytes / trial.user_attrs["worth"]["size_bytes"],
             "hypervolume": volume,
             "front": trial.number in best,
             "candidate": names.get(trial.number, ""),

@@ -420,8 +420,10 @@ def _prune(folder: Path, ratio: float, changes: dict[str, Any]) -> None:
 def _press(folder: Path, pressed: bool, hostile: str) -> None:
     folder.mkdir()
     groups = [f"stem.0{hostile}", "blocks.0.conv1", "blocks.1.conv1"]
-    columns = ["number", "state", "accuracy", "latency_ms", "speedup", "size_bytes", "hypervolume", "front"]
+    columns = ["number", "state", "accuracy", "latency_ms", "speedup", "size_bytes", "size_ratio"]
     columns += [
+        "hypervolume",
+        "front",
         "candidate",
         *(f"ratio.{group}" for group in groups),
         "without.blocks.0",
@@ -435,9 +437,10 @@ def _press(folder: Path, pressed: bool, hostile: str) -> None:
         speedup = 1 + number / 4
         front = number % 5 == 4
         accuracy = round(0.9 - 0.03 * number - (0 if front else rng.uniform(0, 0.2)), 4)
-        row = [number, "complete", accuracy, 0.2 / speedup, speedup, 300_000 - 9_000 * number, 1 + number / 9]
-        row += [front, {9: "press-1", 14: "press-2"}.get(number, ""), 0.3, 0.4, 0.5, number == 9, "l2", True]
-        row.append(number % 3)
+        row = [number, "complete", accuracy, 0.2 / speedup, speedup, 300_000 - 9_000 * number]
+        candidate = {9: "press-1", 14: "press-2"}.get(number, "")
+        row += [100 / (100 - 3 * number), 1 + number / 9, front, candidate]
+        row += [0.3, 0.4, 0.5, number == 9, "l2", True, number % 3]
         trials.append(row)
     _csv(folder / "trials.csv", columns, trials)
     sensitivity = [["", 0.0, True, 0.9, 0.2, 1.0, 300_000]] if pressed else []

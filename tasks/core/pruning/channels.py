@@ -22,6 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 from tasks.core.common.errors import StageFailed
 from tasks.core.data.inputs import Input
 from tasks.core.models.saved import WIDTHS
+from tasks.core.models.tables import Table
 from tasks.core.pruning.groups import (
     HEADS,
     ROWS,
@@ -81,6 +82,9 @@ def find_groups(model: nn.Module, given: Input, round_to: int) -> Groups:
             kept_whole.append(KeptWhole(name, reason))
         else:
             prunable.append(Group(name, size, round_to, tuple(m for m in members if m is not None)))
+    for group in [group for group in prunable if _leads_to_classes(group, model, outputs)]:
+        prunable.remove(group)
+        kept_whole.append(KeptWhole(group.name, "quantization stores its rows in fewer numbers than classes"))
     prunable += untraced(model, round_to)
     narrowed = {member.layer for group in prunable for member in group.members if member.axis == "out"}
     kept_whole = [kept for kept in kept_whole if kept.layer not in narrowed]
@@ -141,6 +145,17 @@ def cut(model: nn.Module, groups: Groups, gone: Mapping[str, Sequence[int]]) -> 
         return replace(group, width=int(stays.sum()), members=tuple(members))
 
     return replace(groups, prunable=tuple(narrowed(group) for group in groups.prunable))
+
+
+def _leads_to_classes(group: Group, model: nn.Module, outputs: Sequence[str]) -> bool:
+    """Whether it is the width of a table of words that only the classes read: `quantization.low_rank` shortens its rows at the
+    same answers, so that channels which leave would cost accuracy and save nothing."""
+    layers = dict(model.named_modules())
+    tables = {name for name in group.layers if isinstance(layers[name], Table)}
+    readers = [layers[name] for name in group.layers if name in outputs]
+    return tables | set(outputs) >= set(group.layers) and all(
+        isinstance(reader, nn.Linear) and reader.out_features <= group.width for reader in readers
+    )
 
 
 # ---- tracing

@@ -50,19 +50,19 @@ def trials(
 
 @dataclass(frozen=True)
 class Design:
-    """A design of the search: x, y, what it is called, whether it is on the front or was fine-tuned, and the
-    page that it opens, if any."""
+    """A design of the search: x, y, what it is called, whether it is on the front, whether it became a
+    candidate, and the page that it opens, if any."""
 
     x: float
     y: float
     label: str
     front: bool
-    finetuned: bool
+    candidate: bool
     href: str = ""
 
 
 def designs(points: Sequence[Design], x_title: str, name: str, summary: str) -> Markup:
-    """Every design tried as a ring, those on the front joined by steps, the fine-tuned ones filled."""
+    """Every design tried as a ring, those on the front joined by steps, the candidates filled."""
     svg = chart(name, summary)
     x = Axis.over([p.x for p in points], LEFT, WIDTH - RIGHT)
     y = Axis.over([p.y for p in points], HEIGHT - BOTTOM, TOP)
@@ -75,12 +75,12 @@ def designs(points: Sequence[Design], x_title: str, name: str, summary: str) -> 
     ]
     path = "L".join(f"{unit(x.at(a))} {unit(y.at(b))}" for a, b in corners)
     element(svg, "path", "front", d=f"M{path}")
-    for point in sorted(points, key=lambda p: (p.finetuned, p.front)):
+    for point in sorted(points, key=lambda p: (p.candidate, p.front)):
         parent = SubElement(svg, "a", {"href": point.href}) if point.href else svg
         tone = "s1" if point.front else "s2"
-        kind = f"mark {tone}" if point.finetuned else f"ring {tone}"
+        kind = f"mark {tone}" if point.candidate else f"ring {tone}"
         ring = element(
-            parent, "circle", kind, cx=x.at(point.x), cy=y.at(point.y), r=6 if point.finetuned else 4
+            parent, "circle", kind, cx=x.at(point.x), cy=y.at(point.y), r=6 if point.candidate else 4
         )
         SubElement(ring, "title").text = point.label
     return markup(svg)

@@ -22,6 +22,7 @@ TRIALS = 10
 LOG_SPAN = 20  # values that span so many times their least are drawn on a log scale
 NOT_SEARCHED = ("number", "state", "value", "macs", "epochs")
 GROUPS = 6  # curves of sensitivity: as many as there are tones
+GREATER = {"fastest": "faster", "smallest": "smaller"}  # by what is sought
 
 
 def recipe(folder: Path) -> dict[str, Any]:
@@ -136,7 +137,8 @@ def press(press: Path) -> dict[str, Any]:
     if not trials:
         return {"on": False}
     metrics = read_result(press / "metrics.json")
-    points = [design_point(trial) for trial in trials]
+    objective = metrics["objective"]
+    points = [design_point(trial, objective) for trial in trials]
     searched = [
         key for key in trials[0] if key in ("criterion", "relu", "int8", "float_layers", "float_depthwise")
     ]
@@ -161,17 +163,17 @@ def press(press: Path) -> dict[str, Any]:
         "on": True,
         "metrics": metrics,
         "chart": search_charts.designs(
-            points, "Times faster than the dense model", "designs",
-            f"{len(points)} designs by accuracy and speed-up, {len(front)} of them on the front",
+            points, f"Times {GREATER[objective]} than the dense model", "designs",
+            f"{len(points)} designs by accuracy and times {GREATER[objective]}, {len(front)} of them on the front",
         ),
         "growth": search_charts.trials(
             [], [(int(trial["number"]), number(trial["hypervolume"])) for trial in trials], "growth",
-            "The hypervolume of accuracy and speed-up after each trial", "Hypervolume",
+            "The hypervolume of accuracy and what is sought after each trial", "Hypervolume",
         ),
         "searched": searched,
         "front": [
             (trial, [key.removeprefix("without.") for key in trial if key.startswith("without.") and trial[key] == "True"])
-            for trial in sorted(front, key=lambda trial: number(trial["speedup"]))
+            for trial in sorted(front, key=lambda trial: design_point(trial, objective).x)
         ],
         "sensitivity": charts.lines(
             curves, "Channels removed, %", "Accuracy untrained, %", "sensitivity",
@@ -185,14 +187,15 @@ def press(press: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def design_point(trial: Mapping[str, str], href: str = "") -> search_charts.Design:
-    """A row of press/trials.csv as a dot."""
-    accuracy, speedup = number(trial["accuracy"]), number(trial["speedup"])
-    label = f"trial {trial['number']}: {percent(accuracy)}, {times(speedup)} faster"
+def design_point(trial: Mapping[str, str], objective: str, href: str = "") -> search_charts.Design:
+    """A row of press/trials.csv as a dot: accuracy over what is sought, speed or smallness."""
+    accuracy, speedup, smaller = (number(trial[key]) for key in ("accuracy", "speedup", "size_ratio"))
+    label = f"trial {trial['number']}: {percent(accuracy)}, {times(speedup)} faster, {times(smaller)} smaller"
     if trial["candidate"]:
         label = f"{trial['candidate']}, {label}"
     front = trial["front"] == "True"
-    return search_charts.Design(speedup, 100 * accuracy, label, front, bool(trial["candidate"]), href)
+    x = speedup if objective == "fastest" else smaller
+    return search_charts.Design(x, 100 * accuracy, label, front, bool(trial["candidate"]), href)
 
 
 def _rounded(text: str) -> str:

@@ -9,27 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tasks.core.reporting.search_charts import Design
-from tasks.core.reporting.searches import design_point
+from tasks.core.reporting.searches import GREATER, design_point
 from tasks.core.reporting.svg import Axis
 
 WIDTH, HEIGHT = 60, 20  # characters, lines
 LINKS = 60  # MLflow cuts a description at 8,000 characters
 NOTE = (
     "The front of the search, each point a link to the run of its trial: untrained accuracy in % upwards, times "
-    "faster than the dense model to the right. Designs of the front are the numbers of their trials, with a "
-    "star where fine-tuned; the others are rings.\n\n"
+    "{} than the dense model to the right. Designs of the front are the numbers of their trials, with a "
+    "star where they became candidates; the others are rings.\n\n"
 )
 
 
-def front_note(trials: Sequence[tuple[Mapping[str, str], str]]) -> str:
-    """Rows of press/trials.csv, each with the address of its run, as Markdown; nothing without a row.
+def front_note(trials: Sequence[tuple[Mapping[str, str], str]], objective: str) -> str:
+    """Rows of press/trials.csv, each with the address of its run, as Markdown, by what was sought: the `fastest` or the
+    `smallest`.
 
-    Of more than LINKS designs, those that were fine-tuned are linked first, then those of the front.
+    Of more than LINKS designs, those that became candidates are linked first, then those of the front.
     """
-    points = [(row["number"], design_point(row, href)) for row, href in trials]
-    if not points:
-        return ""
-    points.sort(key=lambda p: (not p[1].finetuned, not p[1].front))
+    points = [(row["number"], design_point(row, objective, href)) for row, href in trials]
+    points.sort(key=lambda p: (not p[1].candidate, not p[1].front))
     x = Axis.over([p.x for _, p in points], 0, WIDTH - 1)
     y = Axis.over([p.y for _, p in points], HEIGHT - 1, 0)
     cells: dict[tuple[int, int], str] = {}
@@ -41,13 +40,13 @@ def front_note(trials: Sequence[tuple[Mapping[str, str], str]]) -> str:
         taken |= {(line, column - 1), *place, (line, column + len(text))}
         cells |= dict.fromkeys(place, "")
         cells[place[0]] = f'<a href="{point.href}">{text}</a>' if i < LINKS else text
-    return f"{NOTE}<pre>\n{_drawn(cells, x, y)}\n</pre>\n"
+    return f"{NOTE.format(GREATER[objective])}<pre>\n{_drawn(cells, x, y)}\n</pre>\n"
 
 
 def _text(number: str, point: Design) -> str:
     if not point.front:
         return "○"
-    return f"{number}*" if point.finetuned else number
+    return f"{number}*" if point.candidate else number
 
 
 def _free(line: int, column: int, length: int, taken: set[tuple[int, int]]) -> tuple[int, int]:

@@ -42,7 +42,7 @@ WAITING = Path(".modelpress", "mlflow")  # records that MLflow has not got yet
 SEND_S = 15.0  # how long the beginning and the end of a run wait for an MLflow that takes nothing
 # Columns of trials.csv that are outcomes; the others are what was tried.
 _MEASURED = (
-    *("value", "epochs", "accuracy", "latency_ms", "speedup", "size_bytes", "hypervolume"),
+    *("value", "epochs", "accuracy", "latency_ms", "speedup", "size_bytes", "size_ratio", "hypervolume"),
     *("loss", "gain", "error"),
 )
 _EFFECT = ("points", "low", "high", "having", "lacking")  # columns of effects.csv that are numbers
@@ -197,7 +197,7 @@ class Tracker:
         if (folder / "metrics.json").is_file():
             self._log_metrics(run, folder / "metrics.json")
         if (folder / "trials.csv").is_file():
-            self._log_trials(run, rows(folder / "trials.csv"))
+            self._log_trials(run, folder)
         elif (folder / "history.csv").is_file():
             self._box.log(run, curves(folder / "history.csv"))
         if (folder / "dataset.json").is_file():
@@ -207,11 +207,12 @@ class Tracker:
         numbers = {name: finite(value) for name, value in flatten(read_json(path)).items()}
         self._box.log(run, [(name, value, 0) for name, value in numbers.items() if value is not None])
 
-    def _log_trials(self, stage: str, trials: list[dict[str, str]]) -> None:
-        names = [self._log_trial(stage, trial) for trial in trials]
+    def _log_trials(self, stage: str, folder: Path) -> None:
+        trials = rows(folder / "trials.csv")
+        addresses = [f"{{{self._log_trial(stage, trial)}}}" for trial in trials]
         if trials and "front" in trials[0]:
-            addresses = [f"{{{name}}}" for name in names]
-            self._box.describe(stage, front_note(list(zip(trials, addresses, strict=True))))
+            objective = read_json(folder / "metrics.json")["objective"]
+            self._box.describe(stage, front_note(list(zip(trials, addresses, strict=True)), objective))
 
     def _log_trial(self, stage: str, trial: Mapping[str, str]) -> str:
         fields = dict(trial)

@@ -56,6 +56,13 @@ def test_rare_words_leave_first_when_it_is_known_how_often_they_are_read(criteri
     assert network.table.keys.tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize(("classes", "prunable"), [(3, [f"table.{ROWS}"]), (20, ["table", f"table.{ROWS}"])])
+def test_width_stays_when_rows_are_stored_in_fewer_numbers_anyway(classes: int, prunable: list[str]) -> None:
+    groups = find_groups(build(Spec("text_bag", 16, 0.0, None, classes, rows=5)), GIVEN, 1)
+    assert [group.name for group in groups.prunable] == prunable
+    assert ("table" in {kept.layer for kept in groups.kept_whole}) == ("table" not in prunable)
+
+
 def test_pruner_counts_anew_what_is_left_when_it_goes_in_steps() -> None:
     network = bag()
     pruner = Pruner(network, GIVEN, 0.6, "l2", "uniform", 3, 1, tokens=TOKENS)

@@ -14,7 +14,9 @@ def note_of(root: Path, trials: int = 20) -> str:
     build(root)
     rows = read_table(root / "press" / "trials.csv")
     rows = [{**rows[i % len(rows)], "number": str(i)} for i in range(trials)]
-    return front_note([(row, f"#/experiments/{'9' * 18}/runs/{row['number']:0>32}") for row in rows])
+    return front_note(
+        [(row, f"#/experiments/{'9' * 18}/runs/{row['number']:0>32}") for row in rows], "fastest"
+    )
 
 
 def links(note: str) -> dict[int, str]:
@@ -62,5 +64,15 @@ def test_note_fits_into_mlflow_when_trials_are_many(tmp_path: Path) -> None:
     assert len(set(found.values())) == LINKS
 
 
-def test_nothing_is_drawn_when_there_is_no_trial() -> None:
-    assert front_note([]) == ""
+def test_size_is_to_the_right_when_the_smallest_was_sought(tmp_path: Path) -> None:
+    build(tmp_path)
+    rows = [(row, "#") for row in read_table(tmp_path / "press" / "trials.csv")]
+    for row, _ in rows:
+        row["speedup"] = "1"
+    note = front_note(rows, "smallest")
+    assert "times smaller than the dense model to the right" in note
+    columns = {m[0]: m.start() for line in drawn(note) for m in re.finditer(r"\d+\*?", line)}
+    assert [columns[text] for text in ("4", "9*", "14*", "19")] == sorted(columns.values()), (
+        "the smaller, the further right"
+    )
+    assert len(set(columns.values())) == len(columns)
