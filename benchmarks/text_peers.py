@@ -45,7 +45,6 @@ from tasks.core.runtime.session import predict, session
 
 RESULT = RESULTS / "text_peers.json"
 ALONE, MANY, ROUNDS = 50, 1000, 15
-TRAIN_FASTTEXT = Path(__file__).parent / "train_fasttext.py"
 WORDS = 30  # of the texts that are timed one at a time, about
 
 
@@ -109,19 +108,25 @@ def fast_text(data: Dataset, folder: Path) -> Contender:
     best: tuple[float, Path, dict[str, Any]] = (-1.0, folder, {})
     for most, passes, rate in itertools.product((1, 2), (10, 25), (0.1, 0.25, 0.5, 1.0)):
         asked = {"wordNgrams": most, "epoch": passes, "lr": rate, "dim": 64, "bucket": 200_000}
-        out = folder / f"{most}-{passes}-{rate}.ftz"
-        subprocess.run([sys.executable, TRAIN_FASTTEXT, file, out, json.dumps(asked)], check=True)
-        accuracy = float((numbers(fasttext.load_model(str(out)), val) == data.val.labels_N).mean())
-        best = max(best, (accuracy, out, asked), key=lambda found: found[0])
-    _, out, asked = best
-    model = fasttext.load_model(str(out))
+        trained = folder / f"{most}-{passes}-{rate}.bin"
+        _fast_text("train", file, trained, json.dumps(asked))
+        accuracy = float((numbers(fasttext.load_model(str(trained)), val) == data.val.labels_N).mean())
+        best = max(best, (accuracy, trained, asked), key=lambda found: found[0])
+    _, trained, asked = best
+    quantized = folder / "quantized.ftz"
+    _fast_text("quantize", file, trained, quantized)
+    model = fasttext.load_model(str(quantized))
     return Contender(
         partial(numbers, model),
         lambda text: model.predict(_line(text)),
         partial(numbers, model),
-        out.stat().st_size,
+        quantized.stat().st_size,
         ", ".join(f"{key} {value}" for key, value in asked.items()),
     )
+
+
+def _fast_text(*arguments: str | Path) -> None:
+    subprocess.run([sys.executable, Path(__file__).parent / "train_fasttext.py", *arguments], check=True)
 
 
 def model2vec(data: Dataset) -> Contender:

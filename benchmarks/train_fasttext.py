@@ -1,9 +1,10 @@
-"""Train fastText on labelled lines and write its quantized model, for text_peers.py.
+"""fastText in a process of its own, for text_peers.py: train on labelled lines, and quantize what was trained.
 
-    python benchmarks/train_fasttext.py LINES OUT SETTINGS
+    python benchmarks/train_fasttext.py train LINES MODEL SETTINGS
+    python benchmarks/train_fasttext.py quantize LINES MODEL QUANTIZED
 
-SETTINGS is JSON. A process of its own, since fastText diverges at any settings ("Encountered NaN") in one that has computed
-other things before, and the more often it did, the more often it does.
+SETTINGS is JSON. In a process that has computed other things before, fastText diverges at any settings ("Encountered NaN"),
+and the more often it did, the more often it does.
 """
 
 import json
@@ -11,7 +12,11 @@ import sys
 
 import fasttext
 
-lines, out, settings = sys.argv[1:]
-model = fasttext.train_supervised(lines, thread=1, seed=0, verbose=0, **json.loads(settings))
-model.quantize(lines, qnorm=True, retrain=True, cutoff=100_000)
-model.save_model(out)
+task, lines, model, last = sys.argv[1:]
+if task == "train":
+    settings = json.loads(last)
+    fasttext.train_supervised(lines, thread=1, seed=0, verbose=0, **settings).save_model(model)
+else:
+    trained = fasttext.load_model(model)
+    trained.quantize(lines, qnorm=True, retrain=True, cutoff=100_000, thread=1, verbose=0)
+    trained.save_model(last)
