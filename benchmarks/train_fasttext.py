@@ -3,8 +3,8 @@
     python benchmarks/train_fasttext.py train LINES MODEL SETTINGS
     python benchmarks/train_fasttext.py quantize LINES MODEL QUANTIZED
 
-SETTINGS is JSON. In a process that has computed other things before, fastText diverges at any settings ("Encountered NaN"),
-and the more often it did, the more often it does.
+SETTINGS is JSON. In a process that had computed other things before, fastText often diverged ("Encountered NaN"), in one of its
+own with the same lines and settings it did not.
 """
 
 import json
