@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -71,6 +72,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             ranks.get(item.path.stem, len(LONGEST)),
         )
     )
+
+
+def pytest_collection_finish() -> None:
+    """What imports have made stays: no collection of a test need look at it."""
+    gc.freeze()
 
 
 _fast_test = ""  # the name of the one that runs now, if it is not marked slow
