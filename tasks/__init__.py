@@ -7,5 +7,5 @@ import os
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Importing torch, and exporting a network, makes some hundred thousand objects that stay. Python's collector would go
-# over them every 700, a fifth of the time that a stage takes to start.
+# over them every 700, a seventh of the time that both take.
 gc.set_threshold(max(10_000, gc.get_threshold()[0]))
