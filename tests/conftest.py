@@ -101,48 +101,63 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         _fast_test = ""
 
 
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """scikit-learn's 1,797 handwritten digits (8x8 grey) as an image folder, CLASS/NUMBER.png."""
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
-    folder = tmp_path_factory.mktemp("digits")
-    images, labels = load_digits(return_X_y=True)
-    for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):
-        target = folder / f"digit {label}"
-        target.mkdir(exist_ok=True)
-        picture = Image.fromarray((pixels.reshape(8, 8) * 15.9375).astype(np.uint8))
-        picture.resize((16, 16), Image.Resampling.BILINEAR).save(target / f"{i}.png")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`prefect`, a home, and `mlflow.db`, both without a run: to make them takes ten seconds. For reading only."""
-    folder = Path(os.environ["MODELPRESS_TESTS"]) / "databases"
+def made_once(name: str, make: Callable[[Path], object]) -> Path:
+    """A folder for reading only, which the first worker that needs it makes for all."""
+    folder = Path(os.environ["MODELPRESS_TESTS"]) / name
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            make_databases(tmp_path_factory.mktemp("databases")).rename(folder)
+            part = folder.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)  # of a worker that failed
+            make(part)
+            part.rename(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def fresh(databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy DVC project in which nothing has run. For reading only: `toy` is a copy."""
-    folder = make_toy(tmp_path_factory.mktemp("fresh") / "toy")
-    shutil.copytree(databases / "prefect", folder / ".modelpress/prefect")
-    shutil.copy(databases / "mlflow.db", folder)
-    return folder
+def digits() -> Path:
+    """scikit-learn's 1,797 handwritten digits (8x8 grey) as an image folder, CLASS/NUMBER.png."""
+
+    def make(folder: Path) -> None:
+        from PIL import Image
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+            target = folder / f"digit {label}"
+            target.mkdir(exist_ok=True, parents=True)
+            picture = Image.fromarray((pixels.reshape(8, 8) * 15.9375).astype(np.uint8))
+            picture.resize((16, 16), Image.Resampling.BILINEAR).save(target / f"{i}.png")
+
+    return made_once("digits", make)
 
 
 @pytest.fixture(scope="session")
-def reproduced(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy project after `dvc repro`. For reading only: `done` is a copy."""
-    folder = tmp_path_factory.mktemp("reproduced") / "toy"
-    shutil.copytree(fresh, folder)
-    run([sys.executable, "-m", "dvc", "repro", "-q"], folder)
-    return folder
+def databases() -> Path:
+    """`prefect`, a home, and `mlflow.db`, both without a run: to make them takes ten seconds."""
+    return made_once("databases", make_databases)
+
+
+@pytest.fixture(scope="session")
+def fresh(databases: Path) -> Path:
+    """A toy DVC project in which nothing has run. `toy` is a copy."""
+
+    def make(folder: Path) -> None:
+        make_toy(folder)
+        shutil.copytree(databases / "prefect", folder / ".modelpress/prefect")
+        shutil.copy(databases / "mlflow.db", folder)
+
+    return made_once("fresh", make)
+
+
+@pytest.fixture(scope="session")
+def reproduced(fresh: Path) -> Path:
+    """The toy project after `dvc repro`. `done` is a copy."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(fresh, folder)
+        run([sys.executable, "-m", "dvc", "repro", "-q"], folder)
+
+    return made_once("reproduced", make)
 
 
 @pytest.fixture

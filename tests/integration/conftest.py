@@ -12,6 +12,8 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
+from tests.conftest import made_once
+from tests.integration.project import make_project, repro
 from tests.integration.toy import prefect_server
 
 
@@ -21,6 +23,17 @@ def api(databases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
     home = shutil.copytree(databases / "prefect", tmp_path_factory.mktemp("api") / "prefect")
     with prefect_server(home) as variables:
         yield variables
+
+
+@pytest.fixture(scope="session")
+def prepared(digits: Path) -> Path:
+    """A project in which everything before tune has run."""
+
+    def make(folder: Path) -> None:
+        make_project(folder, digits)
+        repro(folder, "ingest", "augment", "start")
+
+    return made_once("prepared", make)
 
 
 QUIET = [  # a browser that asks nobody but for the pages that a test opens

@@ -63,6 +63,16 @@ def with_data(folder: Path, source: Path, **sections: dict[str, Any]) -> Path:
     return folder
 
 
+def with_params(folder: Path, **sections: dict[str, Any]) -> Path:
+    """`folder` with these keys in its params.yaml."""
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name, values in sections.items():
+        params[name] = {**params.get(name, {}), **values}
+    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+    return folder
+
+
 def run(folder: Path, *command: str, code: int = 0, limit_s: float = 840, **environment: str) -> str:
     """What `command` printed, after it ended with `code`."""
     done = subprocess.run(

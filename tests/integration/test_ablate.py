@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tests.integration.project import make_project, run
+from tests.integration.project import run, with_params
 from tests.integration.toy import environment
 
 MODELPRESS = str(Path(sys.executable).parent / "modelpress")
@@ -23,17 +23,16 @@ ASKED = ["crop", "cosine schedule", "pruning", "quantization"]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
-    folder = make_project(tmp_path_factory.mktemp("ablate") / "project", digits, tune={"trials": 0})
+def project(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ablate") / "project"
+    shutil.copytree(prepared, folder)
     configure(folder, seeds=1)
     return folder
 
 
 def configure(folder: Path, **values: object) -> None:
-    path = folder / "params.yaml"
-    params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    params["ablate"] = {"techniques": ASKED, "epochs": 2, "train_fraction": 1.0, "bootstrap": 200, **values}
-    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+    asked = {"techniques": ASKED, "epochs": 2, "train_fraction": 1.0, "bootstrap": 200}
+    with_params(folder, tune={"trials": 0}, ablate={**asked, **values})
 
 
 def kept(folder: Path) -> dict[str, float]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.project import make_project, repro
+from tests.integration.project import with_params
 
 pytestmark = [
     pytest.mark.skipif(
@@ -102,15 +102,12 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def test_training_fails_in_one_line_and_goes_on_when_a_host_is_cut_off(
-    hosts: None, digits: Path, tmp_path: Path
+    hosts: None, prepared: Path, tmp_path: Path
 ) -> None:
-    prepared = make_project(
-        tmp_path / "prepared", digits, tune={"trials": 0}, train={"epochs": EPOCHS, "batch_size": 64}
-    )
-    repro(prepared, "ingest", "augment", "start")
     folders = {host: tmp_path / host for host in HOSTS}
     for folder in folders.values():
         shutil.copytree(prepared, folder)
+        with_params(folder, tune={"trials": 0}, train={"epochs": EPOCHS})
     with reproducing(folders, "train") as running:
         one = running["mp-one"]
         assert one.stdout is not None

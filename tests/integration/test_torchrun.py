@@ -9,18 +9,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
-from tests.integration.project import make_project, metrics, repro, run
+from tests.integration.project import metrics, repro, run, with_params
 
 MODELPRESS = str(Path(sys.executable).parent / "modelpress")
 
 
 @pytest.fixture(scope="module")
-def before_train(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
+def before_train(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which all that comes before train has run, without a search."""
-    folder = make_project(tmp_path_factory.mktemp("train") / "project", digits, tune={"trials": 0})
-    repro(folder, "tune")
+    folder = tmp_path_factory.mktemp("train") / "project"
+    shutil.copytree(prepared, folder)
+    repro(with_params(folder, tune={"trials": 0}), "tune")
     return folder
 
 
@@ -28,15 +28,6 @@ def before_train(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path
 def project(before_train: Path, tmp_path: Path) -> Path:
     shutil.copytree(before_train, tmp_path / "project")
     return tmp_path / "project"
-
-
-def with_train(folder: Path, **values: int) -> Path:
-    """`folder` with these keys of section train."""
-    path = folder / "params.yaml"
-    params = yaml.safe_load(path.read_text())
-    params["train"].update(values)
-    path.write_text(yaml.safe_dump(params))
-    return folder
 
 
 def test_train_and_prune_learn_when_torchrun_starts_two_ranks(project: Path) -> None:
@@ -50,7 +41,7 @@ def test_train_and_prune_learn_when_torchrun_starts_two_ranks(project: Path) -> 
 
 
 def test_weights_are_those_of_the_unbroken_run_when_a_rank_is_killed(project: Path, tmp_path: Path) -> None:
-    whole = with_train(project, epochs=6)
+    whole = with_params(project, train={"epochs": 6})
     repro(whole, "train", PET_NPROC_PER_NODE="2")
     broken = tmp_path / "broken"
     shutil.copytree(whole, broken)
@@ -84,7 +75,7 @@ def test_weights_are_those_of_the_unbroken_run_when_a_rank_is_killed(project: Pa
 def test_train_is_refused_in_one_line_when_two_ranks_do_not_divide_the_batch(
     project: Path, api: dict[str, str]
 ) -> None:
-    folder = with_train(project, batch_size=63)
+    folder = with_params(project, train={"batch_size": 63})
     printed = run(folder, MODELPRESS, "run", code=2, PET_NPROC_PER_NODE="2", **api).splitlines()
     said = "train: train.batch_size (63) is global and must be a multiple of the 2 ranks"
     assert printed[-1].startswith(f"modelpress: {said}")
@@ -96,7 +87,7 @@ def test_train_is_refused_in_one_line_when_two_ranks_do_not_divide_the_batch(
 
 
 def test_repro_says_which_rank_was_ended_when_nobody_starts_it_again(project: Path) -> None:
-    folder = with_train(project, epochs=200)
+    folder = with_params(project, train={"epochs": 200})
     with subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "train"],
         cwd=folder,

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tasks.core.tuning.studies import STORAGE
 from tests.integration.postgresql import PASSWORD, postgresql
-from tests.integration.project import make_project, repro, run
+from tests.integration.project import repro, run, with_params
 
 MODELPRESS = str(Path(sys.executable).parent / "modelpress")
 SPACE = {"lr": {"low": 0.02, "high": 0.2, "log": True}, "dropout": {"low": 0.0, "high": 0.3}}
@@ -37,14 +37,6 @@ STAGE = [
     "data/start",
 ]
 TUNE = [sys.executable, "-m", "tasks.tune", *STAGE, "--journal", ".modelpress/tune", "--out", "data/tune"]
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
-    """A project in which everything before tune has run."""
-    folder = make_project(tmp_path_factory.mktemp("tuning") / "project", digits)
-    repro(folder, "ingest", "augment", "start")
-    return folder
 
 
 @pytest.fixture
@@ -121,9 +113,7 @@ def test_tune_learns_from_an_earlier_search_when_start_names_its_trials(
     tune(project)
     shutil.copy(project / "data/tune/trials.csv", tmp_path / "earlier.csv")
     best = yaml.safe_load((project / "data/tune/best.yaml").read_text(encoding="utf-8"))
-    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
-    params["start"]["trials"] = str(tmp_path / "earlier.csv")
-    (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    with_params(project, start={"trials": str(tmp_path / "earlier.csv")})
     configure(project, trials=3)
     repro(project, "start")
     said = tune(project)
@@ -144,9 +134,7 @@ def test_start_is_refused_in_one_line_when_the_trials_are_none(
 ) -> None:
     if content is not None:
         (project / "earlier.csv").write_text(content, encoding="utf-8")
-    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
-    params["start"]["trials"] = "earlier.csv"
-    (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    with_params(project, start={"trials": "earlier.csv"})
     start = [sys.executable, "-m", "tasks.start", "--out", "data/start"]
     said = run(project, *start, code=2)
     assert said.startswith("start: start.trials: earlier.csv")
