@@ -56,6 +56,7 @@ def init(args: argparse.Namespace) -> None:
     from flows.cli import overrides
     from flows.cli.found import look, source_of
     from flows.cli.pace import sentence
+    from flows.engine.hashable import check_hashable
 
     path = Path(os.path.normpath(args.path.absolute()))
     root = _enter()
@@ -70,6 +71,7 @@ def init(args: argparse.Namespace) -> None:
     name = args.name or _FORBIDDEN.sub("-", _stem(source)) or "images"
     content = overrides.with_project(root, within, labels, name)
     print(f"{within}:", *look(source, labels), sep="\n  ", flush=True)
+    check_hashable(source)
     overrides.write(root, {overrides.PARAMS: content})
     print(f"params.yaml: ingest.source is now {within}, registry.name and report.title {name}")
     print(

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from flows.engine.hashable import check_hashable
 from tasks.core.common.errors import BadInput
 
 LOCK = "dvc.lock"
@@ -69,7 +70,7 @@ def read(root: Path, *, clean: bool = False) -> Plan:
         clean: first remove the folders of candidates that are no longer in params.yaml.
 
     Raises:
-        BadInput: dvc.yaml or params.yaml cannot be read, or this is no DVC repository.
+        BadInput: dvc.yaml or params.yaml cannot be read, this is no DVC repository, or data hold what DVC cannot hash.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo, lock_repo
@@ -83,6 +84,8 @@ def read(root: Path, *, clean: bool = False) -> Plan:
             steps = plan_repro(graph, list(repo.stage.collect(str(root / "dvc.yaml"))))
             outs = {_name(root, step): _outs(root, step) for step in steps}
             known = {out for paths in outs.values() for out in paths}
+            for path in _given(steps):
+                check_hashable(path)
             removed = _remove_stale(root, known) if clean else ()
             return Plan(
                 stages=tuple(
@@ -191,6 +194,15 @@ def _cores_of(root: Path, step: Any) -> int | None:
 def _outs(root: Path, step: Any) -> tuple[Path, ...]:
     paths = [Path(out.fs_path) for out in step.outs]
     return tuple(sorted(path.relative_to(root) if path.is_relative_to(root) else path for path in paths))
+
+
+def _given(steps: list[Any]) -> list[Path]:
+    """The folders that stages read and no command makes."""
+    read = {Path(dep.fs_path) for step in steps for dep in step.deps if dep.protocol == "local"}
+    made = [Path(out.fs_path) for step in steps if step.cmd for out in step.outs]
+    return sorted(
+        path for path in read if path.is_dir() and not any(path.is_relative_to(out) for out in made)
+    )
 
 
 def _remove_stale(root: Path, known: set[Path]) -> tuple[Path, ...]:

@@ -12,8 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from flows.serving import servers
-from tasks.core.common.errors import StageFailed
-from tasks.core.common.reachable import reach
+from tasks.core.common.errors import BadInput, StageFailed
+from tasks.core.common.reachable import reach, shown
 
 POOL = "local"
 SILENT, SILENT_S = "modelpress: a run is silent", 90  # three heartbeats, of which prefect.yaml sets the pace
@@ -99,10 +99,11 @@ def prefect() -> Iterator[servers.Server | None]:
     `modelpress ui` runs here, or one of its own, which is given and may still be starting.
 
     Raises:
-        BadInput: the one that is named does not answer.
+        BadInput: the one that is named does not answer, or is none of Prefect's.
     """
     if os.environ.get("PREFECT_API_URL"):
         reach("PREFECT_API_URL", "/health")
+        _check_api()
     found = os.environ.get("PREFECT_API_URL") or servers.running_prefect()
     if found:
         os.environ["PREFECT_API_URL"] = found
@@ -115,6 +116,22 @@ def prefect() -> Iterator[servers.Server | None]:
     finally:
         server.stop()
         del os.environ["PREFECT_API_URL"]
+
+
+def _check_api() -> None:
+    """Raises BadInput unless what answers at PREFECT_API_URL is Prefect's API, in a version that this client speaks."""
+    from prefect import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.raise_for_api_version_mismatch()
+    except RuntimeError as error:
+        answer = getattr(error.__cause__ or error.__context__, "response", None)
+        said = f"{answer.status_code} {answer.reason_phrase}" if answer is not None else str(error)
+        raise BadInput(
+            f"PREFECT_API_URL: {shown(os.environ['PREFECT_API_URL'])} does not answer as Prefect's API does ({said}): "
+            "the URL of a server of Prefect ends in /api"
+        ) from None
 
 
 def _prefect_cli(*words: str) -> None:

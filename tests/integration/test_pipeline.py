@@ -203,6 +203,18 @@ def test_flow_gives_the_lock_and_the_bytes_of_repro_when_run_on_the_same_data(
     assert (folder / "dvc.lock").read_bytes() == before
 
 
+def test_run_is_refused_in_one_line_when_dvc_cannot_hash_a_file(digits: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(digits, images)
+    (images / "digit 1/loop.png").symlink_to("loop.png")
+    folder = make_project(tmp_path / "looped", images)
+    for command in ("run", "status"):
+        done = subprocess.run([MODELPRESS, command], cwd=folder, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert f"{images}: DVC cannot hash digit 1/loop.png (link that loops): remove" in done.stderr
+    assert not (folder / "data").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -11,7 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -48,6 +50,22 @@ def test_run_is_refused_in_one_line_when_a_server_does_not_answer(
     assert f"{variable}: http://127.0.0.1:{port}/api does not answer" in done.stderr
     assert "s3cret" not in done.stderr + done.stdout
     assert time.monotonic() - begun < 15 + STARTING_S
+    assert not (toy / "data/train").exists()
+
+
+@pytest.mark.parametrize("variable", ["PREFECT_API_URL", "MLFLOW_TRACKING_URI"])
+def test_run_is_refused_in_one_line_when_another_server_answers(
+    toy: Path, api: dict[str, str], variable: str
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{other.server_port}"
+        done = modelpress(toy, "run", **{**api, variable: f"http://me:s3cret@{address}"})
+        other.shutdown()
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"{variable}: http://{address} does not answer as " in done.stderr
+    assert "501" in done.stderr
+    assert "s3cret" not in done.stderr + done.stdout
     assert not (toy / "data/train").exists()
 
 

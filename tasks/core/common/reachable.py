@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from tasks.core.common.errors import BadInput
 
@@ -39,12 +39,12 @@ def reach(variable: str, health: str = "") -> None:
     if kind not in PORTS or host is None:
         return
     if kind in ("http", "https"):
-        said = _asked(lambda: _get(url.rstrip("/") + health))
+        said = _asked(lambda: _get(shown(url).rstrip("/") + health))
     else:
         said = _asked(lambda: socket.create_connection((host, port or PORTS[kind]), ANSWER_S / 2).close())
     if said:
         raise BadInput(
-            f"{variable}: {_shown(parts)} does not answer ({said}): start that server, or unset {variable}"
+            f"{variable}: {shown(url)} does not answer ({said}): start that server, or unset {variable}"
         )
 
 
@@ -68,6 +68,7 @@ def _asked(ask: Callable[[], None]) -> str:
         time.sleep(0.5)
 
 
-def _shown(parts: SplitResult) -> str:
-    """The URL without user and password."""
+def shown(url: str) -> str:
+    """A URL for people, without user and password."""
+    parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -19,9 +20,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from tasks.core.common.errors import StageFailed
+from tasks.core.common.errors import BadInput, StageFailed
 from tasks.core.common.files import read_json
-from tasks.core.common.reachable import reach
+from tasks.core.common.reachable import reach, shown
 from tasks.core.tracking.front import front_note
 from tasks.core.tracking.outbox import Outbox
 from tasks.core.tracking.records import (
@@ -67,7 +68,7 @@ class Tracker:
             locked: what dvc.lock holds of each stage, by its name, at the time of the call.
 
         Raises:
-            BadInput: there is a server, but it does not answer.
+            BadInput: there is a server, but it does not answer, or is none of MLflow's.
             StageFailed: the store cannot be opened.
         """
         reach("MLFLOW_TRACKING_URI", "/health")
@@ -83,6 +84,10 @@ class Tracker:
             self._experiment = found.experiment_id if found else client.create_experiment(experiment)
             share(client, found or client.get_experiment(self._experiment))
         except MlflowException as error:
+            store = os.environ.get("MLFLOW_TRACKING_URI", "")
+            if store.startswith(("http://", "https://")):
+                said = f"MLFLOW_TRACKING_URI: {shown(store)} does not answer as MLflow does"
+                raise BadInput(f"{said}: {reason(error)}") from None
             raise StageFailed(f"MLflow's store cannot be opened: {reason(error)}") from None
 
     def start(self, name: str, kind: str = "pipeline") -> str:
