@@ -147,17 +147,6 @@ def cut(model: nn.Module, groups: Groups, gone: Mapping[str, Sequence[int]]) -> 
     return replace(groups, prunable=tuple(narrowed(group) for group in groups.prunable))
 
 
-def _leads_to_classes(group: Group, model: nn.Module, outputs: Sequence[str]) -> bool:
-    """Whether it is the width of a table of words that only the classes read: `quantization.low_rank` shortens its rows at the
-    same answers, so that channels which leave would cost accuracy and save nothing."""
-    layers = dict(model.named_modules())
-    tables = {name for name in group.layers if isinstance(layers[name], Table)}
-    readers = [layers[name] for name in group.layers if name in outputs]
-    return tables | set(outputs) >= set(group.layers) and all(
-        isinstance(reader, nn.Linear) and reader.out_features <= group.width for reader in readers
-    )
-
-
 # ---- tracing
 
 IS_OUTPUT = "its outputs are the classes"
@@ -242,3 +231,14 @@ def _members(
         index_CM = entries[roots.argsort(stable=True)].reshape(size, each)
         members.append(Member(names[module], axis, index_CM, dep.handler))
     return members
+
+
+def _leads_to_classes(group: Group, model: nn.Module, outputs: Sequence[str]) -> bool:
+    """Whether it is the width of a table of words that only the classes read: `quantization.low_rank` shortens its rows at the
+    same answers, so that channels which leave would cost accuracy and save nothing."""
+    layers = dict(model.named_modules())
+    tables = {name for name in group.layers if isinstance(layers[name], Table)}
+    readers = [layers[name] for name in group.layers if name in outputs]
+    return tables | set(outputs) >= set(group.layers) and all(
+        isinstance(reader, nn.Linear) and reader.out_features <= group.width for reader in readers
+    )
