@@ -39,7 +39,10 @@ folder that an image lies in, `2` for the one above, a regular expression of pat
 
 Grey or RGB and the images' size are found out. Mixed sizes, palettes, transparency, 16 bits, CMYK, animations and
 rotated photographs are handled by rules that the data report states. What cannot be read is left out, counted and
-named: damaged files, links that lead nowhere or in a circle, files that vanish or may not be read.
+named: damaged files, links that leave the folder or lead to another, hidden files, files that vanish while they are read.
+DVC hashes every file of the folder, those too that are left out, and has no rule for what it cannot hash: a link that
+leads nowhere or in a circle, a pipe or a socket, a file that may not be read, a name that is not UTF-8. `init`, `run` and
+`status` name such files in one line before anything is done; remove or rename them.
 
 ## Formats
 
