@@ -15,6 +15,7 @@ from flows.cli.display import Display
 from flows.engine.lock import only_run
 from flows.serving import services
 from tasks.core.common.errors import StageFailed
+from tasks.core.common.reachable import shown, without_passwords
 
 _RECORDED_S = 60.0  # how long the server may take to write down what it was told
 
@@ -84,7 +85,7 @@ def ablate(root: Path) -> Done:
 
 def _ui() -> str:
     """Where Prefect's UI is: beside its API, unless it is Prefect's cloud."""
-    return os.environ["PREFECT_API_URL"].removesuffix("/").removesuffix("/api")
+    return shown(os.environ["PREFECT_API_URL"]).removesuffix("/").removesuffix("/api")
 
 
 def _heartbeats(wanted: bool) -> AbstractContextManager[Any]:
@@ -106,7 +107,7 @@ def _call(flow: Any, **options: Any) -> Any:
     try:
         return flow(return_state=True, **options)
     except flow_runs.AWAY as error:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        said = f"{type(error).__name__}: {without_passwords(' '.join(str(error).split()))}"
         if flow_runs.last is None:
             raise StageFailed(f"Prefect: {said}") from None
         print(

@@ -91,9 +91,10 @@ def prefect_server(port: int | None, *, schedules: bool) -> Server:
 def mlflow_server(port: int, tracking_uri: str) -> Server:
     """MLflow's server with its UI, on the store at `tracking_uri`."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
-    command += ["--backend-store-uri", tracking_uri, "--workers", "1"]
+    command += ["--workers", "1"]
     command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
     env = {
+        "MLFLOW_BACKEND_STORE_URI": tracking_uri,  # not on the command line, which all users of a machine may read
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         # Jobs, which judge answers of language models, are eight processes that take longer to start than the server.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

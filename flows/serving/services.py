@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flows.serving import servers
 from tasks.core.common.errors import BadInput, StageFailed
-from tasks.core.common.reachable import reach, shown
+from tasks.core.common.reachable import reach, shown, without_passwords
 
 POOL = "local"
 SILENT, SILENT_S = "modelpress: a run is silent", 90  # three heartbeats, of which prefect.yaml sets the pace
@@ -43,7 +43,9 @@ def ui(prefect_port: int, mlflow_port: int) -> None:
         prefect = running[0].url
         servers.record_prefect(prefect)
         stack.callback(servers.record_prefect, None)
-        print(f"Prefect: {prefect}\nMLflow:  {servers.table_of_runs(tracking if remote else running[1].url)}")
+        print(
+            f"Prefect: {prefect}\nMLflow:  {servers.table_of_runs(shown(tracking) if remote else running[1].url)}"
+        )
         print(f"scheduled runs: PREFECT_API_URL={prefect}/api prefect worker start --pool {POOL}")
         print("Ctrl-C stops both", flush=True)
         while all(server.child.poll() is None for server in running):
@@ -127,7 +129,11 @@ def _check_api() -> None:
             client.raise_for_api_version_mismatch()
     except RuntimeError as error:
         answer = getattr(error.__cause__ or error.__context__, "response", None)
-        said = f"{answer.status_code} {answer.reason_phrase}" if answer is not None else str(error)
+        said = (
+            f"{answer.status_code} {answer.reason_phrase}"
+            if answer is not None
+            else without_passwords(str(error))
+        )
         raise BadInput(
             f"PREFECT_API_URL: {shown(os.environ['PREFECT_API_URL'])} does not answer as Prefect's API does ({said}): "
             "the URL of a server of Prefect ends in /api"

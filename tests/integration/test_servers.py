@@ -32,6 +32,7 @@ from tests.integration.toy import (
     task_runs,
 )
 
+PASSWORD = "s3cret"
 STARTING_S = 30  # of a process on a busy machine
 
 
@@ -45,10 +46,10 @@ def test_run_is_refused_in_one_line_when_a_server_does_not_answer(
         port = silent.getsockname()[1]
         if not listens:
             silent.close()
-        done = modelpress(toy, "run", **{**api, variable: f"http://me:s3cret@127.0.0.1:{port}/api"})
+        done = modelpress(toy, "run", **{**api, variable: f"http://me:{PASSWORD}@127.0.0.1:{port}/api"})
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"{variable}: http://127.0.0.1:{port}/api does not answer" in done.stderr
-    assert "s3cret" not in done.stderr + done.stdout
+    assert PASSWORD not in done.stderr + done.stdout
     assert time.monotonic() - begun < 15 + STARTING_S
     assert not (toy / "data/train").exists()
 
@@ -60,12 +61,12 @@ def test_run_is_refused_in_one_line_when_another_server_answers(
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
         Thread(target=other.serve_forever, daemon=True).start()
         address = f"127.0.0.1:{other.server_port}"
-        done = modelpress(toy, "run", **{**api, variable: f"http://me:s3cret@{address}"})
+        done = modelpress(toy, "run", **{**api, variable: f"http://me:{PASSWORD}@{address}"})
         other.shutdown()
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert f"{variable}: http://{address} does not answer as " in done.stderr
     assert "501" in done.stderr
-    assert "s3cret" not in done.stderr + done.stdout
+    assert PASSWORD not in done.stderr + done.stdout
     assert not (toy / "data/train").exists()
 
 
@@ -78,7 +79,7 @@ def test_work_goes_on_and_is_recorded_by_the_next_run_when_the_servers_die(
     with prefect_server(tmp_path / "prefect") as api, mlflow_server(tmp_path, port) as uri:
         at_once = {"PREFECT_CLIENT_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
         process = begin(toy, seconds=4, **api, MLFLOW_TRACKING_URI=uri, **at_once)
-    errors = process.communicate(timeout=400)[1]
+    printed, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors
     assert "MLflow does not answer" in errors
     assert "Traceback" not in errors
@@ -104,16 +105,24 @@ def test_work_goes_on_and_is_recorded_by_the_next_run_when_the_servers_die(
     assert {r.data.metrics["loss"] for r in children} == {0.25}
     assert [r.info.status for r in of_kind(mirrored, "pipeline")] == ["FINISHED", "FINISHED"]
     assert not list((toy / ".modelpress/mlflow").iterdir())
+    kept = [
+        path.read_bytes()
+        for place in (toy, tmp_path / "prefect")
+        for path in place.rglob("*")
+        if path.is_file()
+    ]
+    assert not any(PASSWORD in text for text in (printed, errors, str(logged)))
+    assert not any(PASSWORD.encode() in content for content in (*kept, (tmp_path / "mlflow.db").read_bytes()))
 
 
 @contextmanager
 def mlflow_server(folder: Path, port: int) -> Iterator[str]:
-    """An MLflow server at `port` with its database in `folder`; its address."""
+    """An MLflow server at `port` with its database in `folder`; its address, with a user and a password in it."""
     with chdir(folder):  # where the server's log goes
         server = servers.mlflow_server(port, f"sqlite:///{folder / 'mlflow.db'}")
         server.wait_until_up()
     try:
-        yield server.url
+        yield server.url.replace("//", f"//me:{PASSWORD}@")
     finally:
         server.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 import urllib.error
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 from tasks.core.common.errors import BadInput
 
+_USER = re.compile(r"(?<=://)[^/\s]+@")  # and password, to the last @ before the path
 ANSWER_S = 10.0  # how long a server is given
 PORTS = {
     "http": 80,
@@ -69,6 +71,10 @@ def _asked(ask: Callable[[], None]) -> str:
 
 
 def shown(url: str) -> str:
-    """A URL for people, without user and password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    """A URL for people: where it leads, without user, password and query."""
+    return re.split("[?#]", without_passwords(url))[0]
+
+
+def without_passwords(text: str) -> str:
+    """A text without user and password of the URLs in it."""
+    return _USER.sub("", text)

@@ -8,7 +8,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from tasks.core.common.errors import BadInput
-from tasks.core.common.reachable import reach
+from tasks.core.common.reachable import reach, without_passwords
 
 
 def download(uri: str, file: str, folder: Path) -> None:
@@ -27,6 +27,6 @@ def download(uri: str, file: str, folder: Path) -> None:
 
 
 def reason(error: MlflowException) -> str:
-    """Why MLflow failed, on one line, without the statement that its database was asked to run."""
-    text = " ".join(str(error).partition("[SQL:")[0].split())
+    """Why MLflow failed, on one line, without passwords and the statement that its database was asked to run."""
+    text = without_passwords(" ".join(str(error).partition("[SQL:")[0].split()))
     return "the disk is full: free some space and run again" if "disk is full" in text else text
