@@ -29,8 +29,16 @@ def test_text_keeps_all_but_passwords_when_urls_stand_in_it() -> None:
 
 
 def test_server_is_reached_when_its_url_holds_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+    asked: list[str] = []
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(401)  # an answer, too
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("STORE", f"http://me:s3cret@127.0.0.1:{server.server_port}")
         reach("STORE", "/health")
         server.shutdown()
+    assert asked == ["/health"]
