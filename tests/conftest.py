@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,12 +21,6 @@ from tests.integration.toy import make_databases, make_toy, run
 ROOT = Path(__file__).parents[1]
 INTEGRATION = ROOT / "tests" / "integration"
 
-# Workers of pytest-xdist take turns on the cores, and what they start stays on theirs: trainings that share cores with
-# others wait for each other's threads at every step, tens of times longer than they compute.
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
-
 # DVC reports each of its commands to its makers, in a process of its own that takes a second.
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
@@ -33,6 +28,38 @@ os.environ["DVC_NO_ANALYTICS"] = "1"
 if "MODELPRESS_TESTS" not in os.environ:
     _shared = tempfile.TemporaryDirectory()
     os.environ["MODELPRESS_TESTS"] = _shared.name
+
+CORES = sorted(os.sched_getaffinity(0))
+
+
+def keep_to_a_core(worker: str, taken: Path) -> None:
+    """Keep a worker of pytest-xdist, and what it starts, on the core that the fewest others are on.
+
+    Trainings that share cores with others wait for each other's threads at every step, tens of times longer than they
+    compute. `taken` holds a file WORKER-CORE for each worker that has not ended yet.
+    """
+    taken.mkdir(exist_ok=True)
+    cores = {name: int(core) for name, core in (path.name.split("-") for path in taken.iterdir())}
+    own = cores.pop(worker, None)
+    others = Counter(cores.values())
+    core = min(CORES, key=lambda each: (others[each], each != own))
+    if own is None:
+        (taken / f"{worker}-{core}").touch()
+    elif core != own:
+        (taken / f"{worker}-{own}").rename(taken / f"{worker}-{core}")
+    os.sched_setaffinity(0, {core})
+
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+TAKEN = Path(os.environ["MODELPRESS_TESTS"]) / "cores"
+if WORKER:
+    keep_to_a_core(WORKER, TAKEN)  # before torch counts them
+
+
+def pytest_sessionfinish() -> None:
+    for path in TAKEN.glob(f"{WORKER}-*"):
+        path.unlink()
+
 
 # A child finds the same interpreter and tools.
 os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -94,6 +121,8 @@ sys.addaudithook(_refuse_processes)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """What `make fast` runs starts no process, and so no server."""
     global _fast_test
+    if WORKER:
+        keep_to_a_core(WORKER, TAKEN)
     _fast_test = "" if item.get_closest_marker("slow") else item.nodeid
     try:
         return (yield)
