@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-BENCHMARKS := $(filter-out $(patsubst %,benchmarks/%.py,common compression contenders cut datasets gpu networks peers sets text_peers text_sets throughput train_fasttext),$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out $(patsubst %,benchmarks/%.py,common compression contenders cut datasets gpu networks peers sets text_encoders text_peers text_sets throughput train_fasttext),$(wildcard benchmarks/*.py))
 SITE := -c 'import site; print(site.getsitepackages()[0])'
 UV := uv -q pip compile --python-version 3.11 --generate-hashes --no-strip-extras --no-annotate \
 	--no-header --no-emit-index-url pyproject.toml
@@ -30,7 +30,7 @@ docs: .venv/test  ## the pages of docs/, into .modelpress/docs
 ui: .venv/run  ## the Prefect and MLflow servers, on loopback
 	modelpress ui
 
-bench: .venv/test  ## every benchmark but the five below and gpu.py, one after another, on a quiet machine
+bench: .venv/test  ## every benchmark but the five below, gpu.py and text_encoders.py, one after another, on a quiet machine
 	set -e; for script in $(BENCHMARKS); do python $$script; done
 
 compression: .venv-peers/ready  ## ours against other compressors, on a quiet machine; after a run

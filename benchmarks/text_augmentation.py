@@ -20,6 +20,7 @@ from common import RESULTS, about
 from datasets import source_of
 from numpy.typing import NDArray
 from text_sets import TEXT_MAKERS
+from torch import Tensor
 
 from tasks.core.augmentation.augment import augment_of
 from tasks.core.augmentation.policy import resolve_policy
@@ -31,6 +32,7 @@ from tasks.core.config.params import AugmentParams, IngestParams, TrainParams
 from tasks.core.data.dataset import Dataset, balanced, open_dataset
 from tasks.core.distributed.world import world
 from tasks.core.evaluation.stats import effect_interval
+from tasks.core.models.embeddings import take_embeddings
 from tasks.core.training.loop import epochs, predict
 from tasks.core.training.recipes import new_network, recipe_of
 from tasks.ingest import ingest
@@ -40,21 +42,32 @@ RESULT = RESULTS / "text_augmentation.json"
 NONE = "none"
 
 
-def right_N(data: Dataset, network: Network, values: dict[str, Any], seed: int) -> NDArray[np.bool_]:
-    """Whether a network of this seed is right about each test text."""
-    rows = balanced(data.train.labels_N, A_CLASS * len(data.classes), seed)
-    few = replace(data, train=data.train.taken(rows))
+def right_N(
+    few: Dataset,
+    network: Network,
+    values: dict[str, Any],
+    seed: int,
+    words: dict[str, Tensor] | None = None,
+) -> NDArray[np.bool_]:
+    """Whether a network of this seed is right about each test text.
+
+    Args:
+        values: of its augmentation.
+        words: `keys` and `weight` of embeddings that it begins with.
+    """
     params = TrainParams(
         **{**TRAIN, **network.values}, lr=network.lr, dropout=network.dropout, seed=seed, epochs=PASSES, batch_size=BATCH
     )  # fmt: skip
     augment = augment_of(resolve_policy(AugmentParams(**{**IMAGES_OFF, **values}), few))
     torch.manual_seed(seed)
     model = new_network(params, few, augment.brings)
-    some = data.val.taken(slice(1))  # that accuracy is shown of, which nobody sees
+    if words is not None:
+        take_embeddings(model, words["keys"], words["weight"], params.vocabulary)
+    some = few.val.taken(slice(1))  # that accuracy is shown of, which nobody sees
     with world() as ranks:
-        for _ in epochs(model, recipe_of(params), few.train, some, augment, len(data.classes), ranks):
+        for _ in epochs(model, recipe_of(params), few.train, some, augment, len(few.classes), ranks):
             pass
-    return np.asarray(predict(model, data.test, data.input).argmax(1).numpy() == data.test.labels_N)
+    return np.asarray(predict(model, few.test, few.input).argmax(1).numpy() == few.test.labels_N)
 
 
 def measured(name: str, network: Network, seeds: int) -> dict[str, Any]:
@@ -62,11 +75,13 @@ def measured(name: str, network: Network, seeds: int) -> dict[str, Any]:
         source = source_of(name)
         ingest(IngestParams(source=str(source)), source, Path(folder))
         data = open_dataset(Path(folder))
+        draws = [balanced(data.train.labels_N, A_CLASS * len(data.classes), seed) for seed in range(seeds)]
+        drawn = [replace(data, train=data.train.taken(rows)) for rows in draws]
         variants = {NONE: {}} | {c.name: c.values for c in OF_TEXTS}
         found: dict[str, Any] = {}
         without_SN = np.empty(0)
         for variant, values in variants.items():
-            right_SN = np.stack([right_N(data, network, values, seed) for seed in range(seeds)])
+            right_SN = np.stack([right_N(few, network, values, seed) for seed, few in enumerate(drawn)])
             without_SN = right_SN if variant == NONE else without_SN
             low, high = effect_interval(without_SN, right_SN, 5000, 0)
             gain = float(right_SN.mean() - without_SN.mean()) * 100

@@ -95,7 +95,13 @@ def _teacher(name: str, out: Path) -> None:
     from safetensors import SafetensorError
 
     from tasks.core.models.saved import load_model, save_model
+    from tasks.core.models.sentence_encoder import SentenceEncoder, is_encoder
 
+    if is_encoder(Path(name)):
+        encoder = SentenceEncoder("start.teacher", Path(name))
+        out.mkdir()
+        encoder.save(out)
+        return
     with tempfile.TemporaryDirectory() as folder:
         found = Path(name)
         if name.startswith("models:/"):
@@ -106,7 +112,7 @@ def _teacher(name: str, out: Path) -> None:
             model, spec = load_model(found)
         except (OSError, ValueError, LookupError, TypeError, SafetensorError):
             raise BadInput(
-                f"start.teacher: {name}: not a folder with {NETWORK} and {WEIGHTS} of stage train"
+                f"start.teacher: {name}: not a folder with {NETWORK} and {WEIGHTS} of stage train, nor one of an encoder of sentences"
             ) from None
         out.mkdir()
         save_model(model, spec, out)

@@ -8,11 +8,15 @@ A run that was killed goes on from its last epoch.
 
 from __future__ import annotations
 
+import io
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tasks.core.augmentation.augment import augment_of
 from tasks.core.common.errors import BadInput
@@ -21,15 +25,20 @@ from tasks.core.common.kept import kept
 from tasks.core.common.progress import Progress
 from tasks.core.config.cli import main
 from tasks.core.config.params import TrainParams
-from tasks.core.data.dataset import open_dataset
-from tasks.core.distributed.world import World, thread_count, world
+from tasks.core.data.dataset import Dataset, Split, open_dataset
+from tasks.core.data.texts import Texts
+from tasks.core.distributed.world import World, shared, thread_count, world
 from tasks.core.models.saved import load_model, save_model, sparsity
+from tasks.core.models.sentence_encoder import SentenceEncoder, is_encoder
 from tasks.core.models.spec import Spec
 from tasks.core.models.transfer import begin
 from tasks.core.runtime.export import export, figures
 from tasks.core.runtime.graphs import save_graph
 from tasks.core.training.loop import Teacher, epochs
 from tasks.core.training.recipes import new_network, note, recipe_of, spec_of, write_history
+
+TEACHER = "teacher"  # the folder that stage start found, below that of the weights
+AT_ONCE = 2048  # texts that an encoder reads between two lines of progress
 
 
 def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoints: Path, out: Path) -> None:
@@ -61,19 +70,20 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
             print(f"train: {taken}", flush=True)
         # Only the main rank reads and writes checkpoints.
         own = kept(checkpoints, key) if ranks.main else nullcontext(checkpoints / key)
-        with own as checkpoint, Progress("train", params.epochs, quiet=not ranks.main) as progress:
+        with own as checkpoint:
             rows = epochs(
                 model,
                 recipe_of(params),
-                dataset.train,
+                _examples(weights / TEACHER, dataset, params, ranks, checkpoint),
                 dataset.val,
                 augment,
                 len(dataset.classes),
                 ranks,
-                teacher=_teacher(weights / "teacher", params, spec, ranks),
+                teacher=_teacher(weights / TEACHER, params, spec, ranks),
                 checkpoint=checkpoint,
             )
-            history = progress.over(rows, note)
+            with Progress("train", params.epochs, quiet=not ranks.main) as progress:
+                history = progress.over(rows, note)
             if ranks.main:
                 shutil.rmtree(checkpoint, ignore_errors=True)
         if not ranks.writes:
@@ -99,7 +109,7 @@ def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoi
 
 def _teacher(folder: Path, params: TrainParams, spec: Spec, ranks: World) -> Teacher | None:
     """The network that stage start found to learn from; None where it found none."""
-    if not folder.exists():
+    if not folder.exists() or is_encoder(folder):
         return None
     model, its = load_model(folder)
     for what, here, there in (
@@ -111,6 +121,38 @@ def _teacher(folder: Path, params: TrainParams, spec: Spec, ranks: World) -> Tea
                 f"start.teacher: is of {what} {there}, and these are {here}: it must know the same examples"
             )
     return Teacher(model.to(ranks.device), params.temperature, params.distill_weight)
+
+
+def _examples(teacher: Path, dataset: Dataset, params: TrainParams, ranks: World, checkpoint: Path) -> Split:
+    """Those for training; if stage start found an encoder, with what it says of each, which is asked once and kept beside the
+    checkpoints."""
+    train, kept_at = dataset.train, checkpoint / "targets.npy"
+    if not is_encoder(teacher):
+        return train
+    if not isinstance(train.raw_N, Texts):
+        raise BadInput("start.teacher: is an encoder of texts, and these are images")
+    if ranks.main and not kept_at.exists():
+        from tasks.core.training.encoder_targets import (
+            encoder_targets,
+        )  # with scikit-learn, which else nothing here needs
+
+        embeddings_NE = _embeddings(SentenceEncoder("start.teacher", teacher, ranks.device), train.raw_N)
+        labels_N, share = np.asarray(train.labels_N), params.distill_weight
+        targets_NK, right = encoder_targets(embeddings_NE, labels_N, len(dataset.classes), share, params.seed)
+        print(f"train: the encoder is right about {right:.1%} of the texts for training", flush=True)
+        partial = kept_at.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.save(file, targets_NK)
+        partial.replace(kept_at)
+    content = shared(kept_at.read_bytes() if ranks.main else b"", ranks)
+    return replace(train, targets_NK=np.load(io.BytesIO(content), allow_pickle=False))
+
+
+def _embeddings(encoder: SentenceEncoder, texts: Texts) -> NDArray[np.float32]:
+    starts = range(0, len(texts), AT_ONCE)
+    with Progress("encode", len(starts)) as progress:
+        some = (encoder.encode(np.asarray(texts[start : start + AT_ONCE])) for start in starts)
+        return torch.cat(progress.over(some, lambda _: "")).numpy()
 
 
 if __name__ == "__main__":

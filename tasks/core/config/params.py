@@ -138,9 +138,9 @@ class StartParams(Params):
     """What training starts from."""
 
     weights: Annotated[str, Field(min_length=1), AUTO] = "random"
-    """random; pretrained: published for train.arch; a .safetensors file, a folder with one; of texts also a folder of static embeddings, as model2vec writes it; models:/NAME@champion"""
+    """random; pretrained: published for train.arch; a .safetensors file, a folder with one; of texts also a folder of static embeddings, as model2vec writes it, or of an encoder of sentences, as transformers does; models:/NAME@champion"""
     teacher: str | None = Field(default=None, min_length=1)
-    """a network of any architecture that the dense one learns from, too, of the same examples: data/train of another run, or models:/NAME@champion; none: none"""
+    """a network of any architecture that the dense one learns from, too, of the same examples: data/train of another run, or models:/NAME@champion; of texts also the folder of an encoder of sentences, as transformers writes it; none: none"""
     trials: str | None = Field(default=None, min_length=1)
     """trials.csv of an earlier search (data/tune/trials.csv of its run), from which tune's sampler learns; none: none"""
 

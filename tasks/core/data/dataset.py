@@ -28,13 +28,15 @@ class Split:
 
     `raw_N` is what the graph of a file takes: images, uint8 [N, H, W, C], or texts; `tokens_N` are those of the texts.
     `sampling` is how examples are drawn: uniform, each once; or balanced, every class equally often, rare ones many times.
-    What a network learns from and what its statistics are computed on are drawn alike.
+    What a network learns from and what its statistics are computed on are drawn alike. `targets_NK`, probabilities of the
+    classes, are what texts are learned towards in place of their labels alone.
     """
 
     raw_N: npt.NDArray[np.uint8] | Texts
     labels_N: npt.NDArray[np.int64]
     sampling: str = "uniform"
     tokens_N: Tokens | None = None
+    targets_NK: npt.NDArray[np.float32] | None = None
 
     @property
     def x_N(self) -> Any:
@@ -53,6 +55,7 @@ class Split:
             raw_N=self.raw_N[rows],
             labels_N=np.asarray(self.labels_N[rows]),
             tokens_N=None if self.tokens_N is None else self.tokens_N[rows],
+            targets_NK=None if self.targets_NK is None else self.targets_NK[rows],
         )
 
     def typical(self, count: int) -> Split:

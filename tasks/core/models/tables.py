@@ -57,11 +57,10 @@ class Table(nn.Embedding):
 
     @torch.no_grad()
     def add(self, keys: Tensor, most: int) -> None:
-        """Rows of zeros, in place, for those of these keys that have none, as far as there are no more than `most` then. Until
-        something is learned of it, such a word is as one that nobody knows."""
+        """Rows of zeros, in place, for those of these keys that have none, the first ones, as far as there are no more than `most`
+        then. Until something is learned of it, such a word is as one that nobody knows."""
         room = max(0, most - len(self.keys))
-        unknown = sorted(set(keys.tolist()) - set(self.keys.tolist()))
-        new = torch.tensor(unknown[:room], dtype=torch.int64)
+        new = keys[~torch.isin(keys, self.keys)][:room]
         every = torch.cat([self.keys, new])
         order = every.argsort()
         rows = torch.cat([self.weight[1:], self.weight.new_zeros(len(new), self.embedding_dim)])

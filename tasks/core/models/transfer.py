@@ -37,7 +37,7 @@ def begin(model: nn.Module, start: Path, vocabulary: int) -> Taken | None:
     weights, words = start / "model.safetensors", start / "embeddings.safetensors"
     if words.exists():
         found = load_file(words)
-        return Taken(0, take_embeddings(model, found["keys"], found["weight"]), [])
+        return Taken(0, take_embeddings(model, found["keys"], found["weight"], vocabulary), [])
     return take_over(model, load_file(weights), vocabulary) if weights.exists() else None
 
 

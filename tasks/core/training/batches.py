@@ -26,7 +26,7 @@ UPLOAD_BYTES = 64 << 20  # at once
 AHEAD = 3  # batches that are read while a GPU computes
 TOGETHER = 32  # batches of texts that are sorted by length among them: a batch is computed as long as its longest text
 
-Batch = tuple[Tensor, Tensor]  # x_N, labels_N
+Batch = tuple[Tensor, ...]  # x_N, labels_N, and targets_NK where the examples have some
 
 
 class TrainingBatches:
@@ -38,23 +38,23 @@ class TrainingBatches:
 
     def __init__(self, train: Split, recipe: Recipe, device: torch.device) -> None:
         self._train, self._recipe, self._device = train, recipe, device
+        self._given = (train.x_N, train.labels_N) + (() if train.targets_NK is None else (train.targets_NK,))
         self._held: Batch | None = None
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if train.x_N.nbytes <= RESIDENT * free:
-                self._held = _uploaded(train.x_N, device), to_device(train.labels_N, device)
+                rest = (to_device(array, device) for array in self._given[1:])
+                self._held = (_uploaded(train.x_N, device), *rest)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Those of an epoch, counted from 0; the last examples that fill no batch wait for another one."""
         rows_SN = self._rows(number)
         if self._device.type == "cpu":
-            x_N, labels_N = self._train.x_N, self._train.labels_N
             for rows_N in rows_SN:
-                yield to_device(x_N[rows_N], self._device), to_device(labels_N[rows_N], self._device)
+                yield tuple(to_device(array[rows_N], self._device) for array in self._given)
         elif self._held is not None:
-            held_x_N, held_N = self._held
             for at_N in to_device(rows_SN, self._device):
-                yield held_x_N[at_N], held_N[at_N]
+                yield tuple(held[at_N] for held in self._held)
         else:
             yield from self._read_ahead(rows_SN)
 
@@ -71,20 +71,16 @@ class TrainingBatches:
 
     def _read_ahead(self, rows_SN: npt.NDArray[np.intp]) -> Iterator[Batch]:
         def read(rows_N: npt.NDArray[np.intp]) -> Batch:
-            x_N, labels_N = self._train.x_N[rows_N], self._train.labels_N[rows_N]
-            return torch.from_numpy(x_N).pin_memory(), torch.from_numpy(labels_N).pin_memory()
+            return tuple(torch.from_numpy(array[rows_N]).pin_memory() for array in self._given)
 
         with ThreadPoolExecutor(1) as reader:
             steps = iter(rows_SN)
             reading: deque[Future[Batch]] = deque(reader.submit(read, rows) for rows in islice(steps, AHEAD))
             while reading:
-                x_N, labels_N = reading.popleft().result()
+                batch = reading.popleft().result()
                 reading.extend(reader.submit(read, rows) for rows in islice(steps, 1))
                 # The allocator of pinned memory gives none anew before the copies from it have ended.
-                yield (
-                    x_N.to(self._device, non_blocking=True),
-                    labels_N.to(self._device, non_blocking=True),
-                )
+                yield tuple(tensor.to(self._device, non_blocking=True) for tensor in batch)
 
 
 def _of_like_size(

@@ -108,9 +108,9 @@ def epochs(
             loss_sum = torch.zeros((), device=world.device)
             correct = torch.zeros((), device=world.device)
             augmented = partial(augment, generator=draws, num_classes=num_classes)
-            for step, (x_N, labels_N) in enumerate(batches.epoch(epoch), 1):
-                compute = partial(_step, gradients, augmented, x_N, labels_N)
-                attempt = partial(_try, model, x_N, augment) if world.size == 1 else None
+            for step, batch in enumerate(batches.epoch(epoch), 1):
+                compute = partial(_step, gradients, augmented, *batch)
+                attempt = partial(_try, model, batch[0], augment) if world.size == 1 else None
                 loss, right = within_memory(compute, share, attempt)
                 loss_sum += loss
                 correct += right
@@ -155,9 +155,11 @@ def _step(
     augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     x_N: Tensor,
     labels_N: Tensor,
+    targets_NK: Tensor | None = None,
 ) -> Sequence[Tensor]:
     """All of a step that needs memory."""
-    return gradients(*augment(x_N, labels_N))
+    x, hard_NK = augment(x_N, labels_N)
+    return gradients(x, hard_NK if targets_NK is None else targets_NK)
 
 
 def _gradients(

@@ -31,7 +31,7 @@ def spec(arch: str = "resnet_small", channels: int = 1, side: int = 28, classes:
     return Spec(arch, 16, 0.0, (side, side, channels), classes)
 
 
-def found(weights: str, folder: Path, arch: str = "resnet_small") -> Path:
+def found(weights: str, folder: Path, arch: str = "resnet_small", teacher: str | None = None) -> Path:
     """What the stage finds."""
     settings = folder / "params.yaml"
     settings.write_text(
@@ -39,7 +39,7 @@ def found(weights: str, folder: Path, arch: str = "resnet_small") -> Path:
     )
     out = folder / "start"
     out.mkdir()
-    start(StartParams(weights=weights), settings, out)
+    start(StartParams(weights=weights, teacher=teacher), settings, out)
     return out
 
 
