@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tasks.core.augmentation.augment import augment_of
 from tasks.core.common.errors import BadInput
@@ -38,7 +37,6 @@ from tasks.core.training.loop import Teacher, epochs
 from tasks.core.training.recipes import new_network, note, recipe_of, spec_of, write_history
 
 TEACHER = "teacher"  # the folder that stage start found, below that of the weights
-AT_ONCE = 2048  # texts that an encoder reads between two lines of progress
 
 
 def train(params: TrainParams, data: Path, policy: Path, weights: Path, checkpoints: Path, out: Path) -> None:
@@ -131,28 +129,21 @@ def _examples(teacher: Path, dataset: Dataset, params: TrainParams, ranks: World
         return train
     if not isinstance(train.raw_N, Texts):
         raise BadInput("start.teacher: is an encoder of texts, and these are images")
-    if ranks.main and not kept_at.exists():
-        from tasks.core.training.encoder_targets import (
-            encoder_targets,
-        )  # with scikit-learn, which else nothing here needs
+    content = shared(kept_at.read_bytes() if ranks.main and kept_at.exists() else b"", ranks)
+    if content:
+        return replace(train, targets_NK=np.load(io.BytesIO(content), allow_pickle=False))
+    from tasks.core.training.encoder_targets import embeddings_of, encoder_targets  # with scikit-learn
 
-        embeddings_NE = _embeddings(SentenceEncoder("start.teacher", teacher, ranks.device), train.raw_N)
-        labels_N, share = np.asarray(train.labels_N), params.distill_weight
-        targets_NK, right = encoder_targets(embeddings_NE, labels_N, len(dataset.classes), share, params.seed)
+    embeddings_NE = embeddings_of(SentenceEncoder("start.teacher", teacher, ranks.device), train.raw_N, ranks)
+    labels_N, share = np.asarray(train.labels_N), params.distill_weight
+    targets_NK, right = encoder_targets(embeddings_NE, labels_N, len(dataset.classes), share, params.seed)
+    if ranks.main:
         print(f"train: the encoder is right about {right:.1%} of the texts for training", flush=True)
         partial = kept_at.with_suffix(".partial")
         with partial.open("wb") as file:
             np.save(file, targets_NK)
         partial.replace(kept_at)
-    content = shared(kept_at.read_bytes() if ranks.main else b"", ranks)
-    return replace(train, targets_NK=np.load(io.BytesIO(content), allow_pickle=False))
-
-
-def _embeddings(encoder: SentenceEncoder, texts: Texts) -> NDArray[np.float32]:
-    starts = range(0, len(texts), AT_ONCE)
-    with Progress("encode", len(starts)) as progress:
-        some = (encoder.encode(np.asarray(texts[start : start + AT_ONCE])) for start in starts)
-        return torch.cat(progress.over(some, lambda _: "")).numpy()
+    return replace(train, targets_NK=targets_NK)
 
 
 if __name__ == "__main__":

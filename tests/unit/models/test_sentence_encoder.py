@@ -11,18 +11,21 @@ import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from torch import nn
+from torch import distributed, nn
 
 from tasks.core.augmentation.policy import resolve_policy
 from tasks.core.auto.augmentations import IMAGES_OFF
 from tasks.core.common.errors import BadInput
 from tasks.core.config.params import AugmentParams, TrainParams
 from tasks.core.data.dataset import open_dataset
+from tasks.core.data.texts import Texts
 from tasks.core.data.tokens import hashes_of
+from tasks.core.distributed.world import World
 from tasks.core.models.sentence_encoder import SentenceEncoder, is_encoder
 from tasks.core.models.transfer import begin
-from tasks.core.training.encoder_targets import encoder_targets
+from tasks.core.training.encoder_targets import AT_ONCE, embeddings_of, encoder_targets
 from tasks.train import train
+from tests.ranks import ranks
 from tests.unit.models.test_transfer import found, of_rain_and_snow
 from tests.unit.test_ingest_texts import FOOD, WEATHER, ingested, sentences
 from tests.unit.test_train import accuracy
@@ -75,6 +78,28 @@ def test_words_begin_with_what_the_encoder_says_of_them_when_its_folder_is_named
     for at, word in enumerate(words):
         likeness = nn.functional.cosine_similarity(rows[hashes_of([word])[word]], said[at], dim=0)
         assert likeness == pytest.approx(1, abs=1e-4), word
+
+
+def texts(count: int) -> Texts:
+    return Texts.of_strings(text for text, _ in sentences(count))
+
+
+def read(rank: int, encoder: Path, folder: Path) -> None:
+    distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    world = World(rank, 2, torch.device("cpu"))
+    found_NE = embeddings_of(SentenceEncoder("start.teacher", encoder), texts(2 * AT_ONCE + 76), world)
+    np.save(folder / f"{rank}.npy", found_NE)
+    distributed.destroy_process_group()
+
+
+def test_every_rank_has_the_embeddings_of_all_texts_when_two_share_the_reading(
+    encoder: Path, tmp_path: Path
+) -> None:
+    with ranks(2) as on_two_ranks:
+        on_two_ranks(read, encoder=encoder, folder=tmp_path)
+    alone_NE = SentenceEncoder("start.teacher", encoder).encode(np.asarray(texts(2 * AT_ONCE + 76)))
+    for rank in (0, 1):
+        assert np.allclose(np.load(tmp_path / f"{rank}.npy"), alone_NE, atol=1e-5)
 
 
 def test_targets_are_what_the_other_texts_teach_when_labels_are_wrong() -> None:
