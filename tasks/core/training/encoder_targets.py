@@ -61,15 +61,13 @@ def encoder_targets(
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     said_NK = np.zeros((len(labels_N), num_classes))
     with threadpool_limits(1), warnings.catch_warnings():  # sums depend on how many threads share them
-        warnings.filterwarnings(
-            "ignore", module="sklearn"
-        )  # that a class has fewer texts than there are folds
+        # That a class has fewer texts than there are folds.
+        warnings.filterwarnings("ignore", module="sklearn")
         said_NK[:, classes_N] = cross_val_predict(
             classifier, embeddings_NE, labels_N, cv=folds, method="predict_proba"
         )
-    every_N = np.arange(len(labels_N))
     targets_NK = weight * _calibrated(said_NK, labels_N)
-    targets_NK[every_N, labels_N] += 1 - weight
+    targets_NK[np.arange(len(labels_N)), labels_N] += 1 - weight
     return targets_NK.astype(np.float32), float((said_NK.argmax(1) == labels_N).mean())
 
 
